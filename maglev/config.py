@@ -1,0 +1,189 @@
+"""The config manager's reader (Maglev §2.2): a YAML document becomes a `Config`, or a list of all that is wrong.
+
+A configuration is validated whole before anything changes: whoever holds a `Config` from here knows that every name
+in it is known, every pool flattens and every address can be used. `Config` has no order to depend on: its methods
+sort. Pure, but for `load`, which reads one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maglev import document
+from maglev.config_objects import (
+    A_NAME,
+    Config,
+    ConnectionTable,
+    Endpoint,
+    ForwarderOptions,
+    HealthCheck,
+    MaglevMachine,
+    Member,
+    Name,
+    Pool,
+    Vip,
+)
+from maglev.config_rules import RULES, Draft
+from maglev.errors import ConfigError, Problem
+
+__all__ = [
+    "Config",
+    "ConnectionTable",
+    "Endpoint",
+    "ForwarderOptions",
+    "HealthCheck",
+    "MaglevMachine",
+    "Member",
+    "Pool",
+    "Vip",
+    "load",
+    "parse",
+]
+
+LONGEST_SHOWN = 80  # characters of a refused value that an error message repeats
+
+
+def load(path: str | Path) -> Config:
+    """Returns the configuration in a file; ConfigError says everything that is wrong with it."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        problem = Problem(str(path), "file", error.strerror, "a file that can be read")
+    except UnicodeDecodeError as error:
+        problem = Problem(str(path), f"byte {error.start}", error.object[error.start : error.end], "text in UTF-8")
+    except ValueError as error:
+        problem = Problem(repr(path), "file", str(error), "the path of a file")
+    else:
+        return parse(text, str(path))
+    raise ConfigError([problem])
+
+
+def parse(text: str, file: str = "<config>") -> Config:
+    """Returns the configuration in a text; `file` names it in the errors. Raises ConfigError with all problems."""
+    problems: list[Problem] = []
+    outline = _outline(document.read(text, file, problems), file, problems)
+    reader = _Reader(file, problems, outline.shard)
+    draft = reader.draft(outline)
+    problems += [Problem(file, *finding) for rule in RULES for finding in rule(draft)]
+    if problems:
+        raise ConfigError(problems)
+    return Config(
+        shard=outline.shard,
+        maglevs=tuple(draft.maglevs.values()),
+        pools=draft.pools,
+        vips=tuple(draft.vips.values()),
+        forwarder=outline.forwarder,
+    )
+
+
+class _Outline(BaseModel):
+    """The document's top level, its lists not yet looked into: one bad VIP must not hide what else is wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shard: Name = Field(default="default", description=A_NAME)
+    maglevs: list[Any] = Field(default=[], description="a list of Maglevs, such as [{name: m1, address: 10.1.1.2}]")
+    pools: dict[str, Any] = Field(default={}, description="a mapping from names to pools")
+    vips: list[Any] = Field(default=[], description="a list of VIPs")
+    forwarder: ForwarderOptions = Field(default=ForwarderOptions(), description="a mapping with forwarder options")
+
+
+def _outline(value: object, file: str, problems: list[Problem]) -> _Outline:
+    """Returns the top level, with the default wherever a key was refused."""
+    if not isinstance(value, dict):
+        raise ConfigError([*problems, Problem(file, "document", _shown(value), _keys_of(_Outline))])
+    try:
+        return _Outline.model_validate(value)
+    except ValidationError as error:
+        problems += _problems(_Outline, error, file, "")
+        refused = {str(each["loc"][0]) for each in error.errors()}
+        return _Outline.model_validate({key: item for key, item in value.items() if key not in refused})
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Reader:
+    """Validates object by object, and remembers what was wrong."""
+
+    def __init__(self, file: str, problems: list[Problem], shard: str) -> None:
+        self.file = file
+        self.problems = problems
+        self.shard = shard
+
+    def draft(self, outline: _Outline) -> Draft:
+        refused_maglevs = any(problem.field == "maglevs" for problem in self.problems)
+        maglevs = self._sound(MaglevMachine, self._sharded("maglevs", outline.maglevs))
+        vips = self._sound(Vip, self._sharded("vips", outline.vips))
+        pools = self._sound(Pool, ((f"pools.{name}", pool) for name, pool in outline.pools.items()))
+        return Draft(
+            maglevs=maglevs,
+            pools={path.removeprefix("pools."): pool for path, pool in pools.items()},
+            vips=vips,
+            pool_names=frozenset(outline.pools),
+            all_maglevs=len(maglevs) == len(outline.maglevs) and not refused_maglevs,
+        )
+
+    def _sharded(self, key: str, items: list[Any]) -> Iterable[tuple[str, object]]:
+        for i, item in enumerate(items):
+            yield f"{key}[{i}]", {"shard": self.shard, **item} if isinstance(item, dict) else item
+
+    def _sound(self, model: type[_Model], items: Iterable[tuple[str, object]]) -> dict[str, _Model]:
+        found = {}
+        for path, item in items:
+            try:
+                found[path] = model.model_validate(item)
+            except ValidationError as error:
+                self.problems += _problems(model, error, self.file, path)
+        return found
+
+
+_INNER: Mapping[str, type[BaseModel]] = {
+    "endpoints": Endpoint,
+    "health_check": HealthCheck,
+    "forwarder": ForwarderOptions,
+    "connection_table": ConnectionTable,
+}
+
+
+def _problems(model: type[BaseModel], error: ValidationError, file: str, path: str) -> list[Problem]:
+    return [_problem(model, each, file, path) for each in error.errors(include_url=False)]
+
+
+def _problem(model: type[BaseModel], error: Any, file: str, path: str) -> Problem:
+    """Translates one of pydantic's errors; `path` is where in the document the model stands."""
+    allowed = ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        if part in model.model_fields:
+            allowed = model.model_fields[part].description or ""
+            model = _INNER.get(part, model)
+    match error["type"]:
+        case "missing":
+            return Problem(file, path, None, f"{allowed} (this field is required)")
+        case "extra_forbidden":
+            allowed = f"only the keys {', '.join(model.model_fields)}"
+        case "model_type" | "model_attributes_type":
+            allowed = _keys_of(model)
+        case "value_error":
+            allowed = str(error["ctx"]["error"])
+    return Problem(file, path, _shown(error["input"]), allowed)
+
+
+def _keys_of(model: type[BaseModel]) -> str:
+    return f"a mapping with the keys {', '.join(model.model_fields)}"
+
+
+def _shown(value: object) -> object:
+    """Returns what a message shows of a value: all of a small one, the kind of a large one."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return value[:LONGEST_SHOWN] + "…"
+    return value

@@ -1,0 +1,241 @@
+"""The config objects themselves (Maglev §2.2): Maglevs, pools of endpoints, health checks, VIPs, forwarder options.
+
+Frozen values. Each field's `description` is what an error message says is allowed there; validators raise a
+`ValueError` whose text says the same. What takes more than one object to see is in `config_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from graphlib import TopologicalSorter
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from maglev.flow import Address, pack_address
+from maglev.primes import is_prime, nearest_primes
+
+LARGEST_TABLE = 1 << 24  # slots: 25 times the largest table in the paper
+MOST_CONNECTIONS = 1 << 26
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # names end up in file names, host names and metrics
+A_NAME = "a name: letters, digits and . _ - (at most 63, the first a letter or digit; a number in quotes)"
+AN_ADDRESS = "an IP address, such as 192.0.2.1"
+POSITIVE_S = "seconds, a number from 0.01 to 3600"
+
+
+def _address(value: object) -> object:
+    """Reads text only: `ip_address` would take the number 1 for 0.0.0.1."""
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    if not isinstance(value, str) or "%" in value:
+        raise ValueError(AN_ADDRESS)
+    try:
+        return ip_address(value)
+    except ValueError:
+        raise ValueError(AN_ADDRESS) from None
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+IP = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Seconds = Annotated[float, Field(strict=True, ge=0.01, le=3600)]
+Times = Annotated[int, Field(strict=True, ge=1, le=100)]
+
+
+class _Object(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class MaglevMachine(_Object):
+    """One Maglev of the cluster; it serves the VIPs of its shard."""
+
+    name: Name = Field(description=A_NAME)
+    address: IP = Field(description=AN_ADDRESS)
+    shard: Name = Field(default="default", description=A_NAME)
+
+
+class Endpoint(_Object):
+    """One service endpoint in a pool; weight 0 gives it no new connections."""
+
+    address: IP = Field(description=AN_ADDRESS)
+    weight: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="a finite number, 0 or more"
+    )
+
+
+class HealthCheck(_Object):
+    """How the endpoints of a pool are probed, and how many results in a row change the verdict."""
+
+    type: Literal["ping", "tcp", "http"] = Field(description="ping, tcp or http")
+    port: Port | None = Field(default=None, description="a whole number from 1 to 65535")
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
+        None, description="for http: a text that starts with / and has no blanks, such as /healthz"
+    )
+    interval_s: Seconds = Field(default=1.0, description=POSITIVE_S)
+    timeout_s: Seconds = Field(default=0.5, description=POSITIVE_S + ", at most interval_s")
+    rise: Times = Field(default=2, description="passes in a row, a whole number from 1 to 100")
+    fall: Times = Field(default=2, description="failures in a row, a whole number from 1 to 100")
+
+    @field_validator("port")
+    @classmethod
+    def _port_suits_type(cls, port: int | None, info: ValidationInfo) -> int | None:
+        kind = info.data.get("type", "none")
+        if kind in ("tcp", "http") and port is None:
+            raise ValueError(f"a port, which a check of type {kind} needs: a whole number from 1 to 65535")
+        if kind == "ping" and port is not None:
+            raise ValueError("no port in a check of type ping")
+        return port
+
+    @field_validator("path")
+    @classmethod
+    def _path_suits_type(cls, path: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("type", "http")
+        if kind != "http" and path is not None:
+            raise ValueError(f"no path in a check of type {kind}")
+        return "/" if path is None and kind == "http" else path
+
+    @field_validator("timeout_s")
+    @classmethod
+    def _timeout_fits_interval(cls, timeout_s: float, info: ValidationInfo) -> float:
+        interval_s = info.data.get("interval_s", timeout_s)
+        if timeout_s > interval_s:
+            raise ValueError(f"at most the interval, {interval_s:g} s, so that probes do not overlap")
+        return timeout_s
+
+
+class Pool(_Object):
+    """Endpoints, or other pools by name, or both (§2.2)."""
+
+    endpoints: tuple[Endpoint, ...] = Field(default=(), description="a list of endpoints")
+    pools: tuple[Name, ...] = Field(default=(), description="a list of the names of pools")
+    health_check: HealthCheck | None = Field(default=None, description="a health check, such as {type: tcp, port: 80}")
+
+
+class Vip(_Object):
+    """A virtual address, protocol and port that the Maglevs of a shard serve from a pool."""
+
+    name: Name = Field(description=A_NAME)
+    address: IP = Field(description=AN_ADDRESS)
+    protocol: Literal["tcp", "udp"] = Field(description="tcp or udp")
+    port: Port = Field(description="a whole number from 1 to 65535")
+    pool: Name = Field(description="the name of a pool")
+    shard: Name = Field(default="default", description=A_NAME)
+
+
+class ConnectionTable(_Object):
+    """The forwarder's connection table (§3.3): how many connections, and when one is forgotten."""
+
+    enabled: bool = Field(default=True, strict=True, description="true or false")
+    capacity: int = Field(
+        default=1 << 20,
+        strict=True,
+        ge=1,
+        le=MOST_CONNECTIONS,
+        description=f"a whole number from 1 to {MOST_CONNECTIONS}",
+    )
+    idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
+        default=60.0, description="seconds, a finite number above 0"
+    )
+
+
+class ForwarderOptions(_Object):
+    """How a forwarder does its work; the same on all Maglevs, or they would choose differently."""
+
+    engine: Literal["auto", "socket"] = Field(default="auto", description="auto or socket")
+    table_size: int = Field(
+        default=65537,
+        strict=True,
+        ge=2,
+        le=LARGEST_TABLE,
+        description=f"a prime from 2 to {LARGEST_TABLE}, such as 65537",
+    )
+    hash: Literal["maglev", "modulo", "ring", "rendezvous"] = Field(
+        default="maglev", description="maglev, modulo, ring or rendezvous"
+    )
+    connection_table: ConnectionTable = Field(
+        default=ConnectionTable(), description="a connection table, such as {capacity: 1048576, idle_timeout_s: 60}"
+    )
+    threads: Annotated[int, Field(strict=True, ge=1, le=1)] = Field(default=1, description="1")
+
+    @field_validator("table_size")
+    @classmethod
+    def _size_is_prime(cls, size: int) -> int:
+        if not is_prime(size):
+            raise ValueError(f"a prime; the nearest are {' and '.join(map(str, nearest_primes(size)))}")
+        return size
+
+
+class Member(NamedTuple):
+    """An endpoint as one flattened pool sees it: healthy when it passes all of `health_checks` (none: always)."""
+
+    address: Address
+    weight: float
+    health_checks: tuple[HealthCheck, ...] = ()
+
+
+class Config(_Object):
+    """A whole configuration. `config.parse` and `config.load` make one that keeps all rules."""
+
+    shard: Name = "default"
+    maglevs: tuple[MaglevMachine, ...] = ()
+    pools: Mapping[str, Pool] = {}
+    vips: tuple[Vip, ...] = ()
+    forwarder: ForwarderOptions = ForwarderOptions()
+
+    def maglev(self, name: str) -> MaglevMachine:
+        """Returns the Maglev of that name; KeyError if there is none."""
+        return {machine.name: machine for machine in self.maglevs}[name]
+
+    def vips_of(self, shard: str) -> tuple[Vip, ...]:
+        """Returns the VIPs of a shard, sorted by address, protocol and port."""
+        mine = (vip for vip in self.vips if vip.shard == shard)
+        return tuple(sorted(mine, key=lambda vip: (pack_address(vip.address), vip.protocol, vip.port)))
+
+    def pool_members(self, pool_name: str) -> tuple[Member, ...]:
+        """Returns a pool flattened, sorted by address; KeyError if there is no such pool.
+
+        An endpoint that several nested pools list has the sum of its weights and must pass the checks of them all.
+        Each listing is checked as its own pool says, or else the nearest pool around it that says anything.
+        """
+        nested = {name: self.pools[name].pools for name in reachable(self.pools, pool_name)}
+        flat: dict[str, _Listed] = {}
+        for name in TopologicalSorter(nested).static_order():
+            flat[name] = _flatten(self.pools[name], flat)
+        found = sorted(flat[pool_name].items(), key=lambda item: pack_address(item[0]))
+        return tuple(Member(address, weight, _in_order(checks)) for address, (weight, checks) in found)
+
+
+_Checks = frozenset[HealthCheck | None]  # None: no pool has said yet how to check this listing
+_Listed = dict[Address, tuple[float, _Checks]]
+
+
+def reachable(pools: Mapping[str, Pool], start: str) -> set[str]:
+    """Returns the names of a pool and of all pools nested in it, also where they are unknown or form a cycle."""
+    found, todo = {start}, [start]
+    while todo:
+        pool = pools.get(todo.pop())
+        new = set(pool.pools) - found if pool else set()
+        found |= new
+        todo += new
+    return found
+
+
+def _flatten(pool: Pool, flat: Mapping[str, _Listed]) -> _Listed:
+    listed: _Listed = {endpoint.address: (endpoint.weight, frozenset([None])) for endpoint in pool.endpoints}
+    for name in pool.pools:
+        for address, (weight, checks) in flat[name].items():
+            old_weight, old_checks = listed.get(address, (0.0, frozenset()))
+            listed[address] = (old_weight + weight, old_checks | checks)
+    if pool.health_check is None:
+        return listed
+    return {address: (weight, _filled(checks, pool.health_check)) for address, (weight, checks) in listed.items()}
+
+
+def _filled(checks: _Checks, check: HealthCheck) -> _Checks:
+    return checks - {None} | {check} if None in checks else checks
+
+
+def _in_order(checks: _Checks) -> tuple[HealthCheck, ...]:
+    return tuple(sorted((check for check in checks if check), key=repr))

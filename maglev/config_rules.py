@@ -1,0 +1,169 @@
+"""What a configuration must keep that no single object can see: names, roles, shards, nesting.
+
+A rule takes a draft, which holds the objects that are sound in themselves, and yields what breaks it: field, value,
+what is allowed. It stays silent about objects that are not there: those have been complained about already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from maglev.config_objects import A_NAME, NAME_PATTERN, MaglevMachine, Pool, Vip, reachable
+from maglev.flow import Address
+
+Finding = tuple[str, object, str]  # field, value, allowed
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The sound objects of a document, by the path at which each stands there; `pools` by name."""
+
+    maglevs: Mapping[str, MaglevMachine]
+    pools: Mapping[str, Pool]
+    vips: Mapping[str, Vip]
+    pool_names: frozenset[str]  # also of pools that are not sound
+    all_maglevs: bool  # whether `maglevs` holds all of them
+
+
+def pool_names_are_names(draft: Draft) -> Iterator[Finding]:
+    for name in sorted(draft.pool_names):
+        if not re.fullmatch(NAME_PATTERN, name):
+            yield f"pools.{name}", name, A_NAME
+
+
+def at_least_one_maglev(draft: Draft) -> Iterator[Finding]:
+    if draft.all_maglevs and not draft.maglevs:
+        yield "maglevs", "an empty list", "a list of at least one Maglev, such as {name: m1, address: 10.1.1.2}"
+
+
+def names_are_unique(draft: Draft) -> Iterator[Finding]:
+    yield from _repeated(((f"{path}.name", item.name) for path, item in draft.maglevs.items()), "another name")
+    yield from _repeated(((f"{path}.name", item.name) for path, item in draft.vips.items()), "another name")
+
+
+def maglev_addresses_are_unique(draft: Draft) -> Iterator[Finding]:
+    found = ((f"{path}.address", machine.address) for path, machine in draft.maglevs.items())
+    yield from _repeated(found, "an address of this Maglev's own")
+
+
+def vips_are_unique(draft: Draft) -> Iterator[Finding]:
+    found = ((path, f"{vip.address} {vip.protocol} {vip.port}") for path, vip in draft.vips.items())
+    yield from _repeated(found, "an address, protocol and port that no other VIP has")
+
+
+def pools_list_each_thing_once(draft: Draft) -> Iterator[Finding]:
+    for name, pool in draft.pools.items():
+        addresses = ((f"{_at(name, i)}.address", endpoint.address) for i, endpoint in enumerate(pool.endpoints))
+        yield from _repeated(addresses, "each endpoint once in a pool; give it a larger weight instead")
+        nested = ((f"pools.{name}.pools[{i}]", inner) for i, inner in enumerate(pool.pools))
+        yield from _repeated(nested, "each pool once")
+
+
+def pools_are_known(draft: Draft) -> Iterator[Finding]:
+    allowed = f"the name of a pool: {_listing(draft.pool_names)}"
+    named = [(f"{path}.pool", vip.pool) for path, vip in draft.vips.items()]
+    named += [(f"pools.{name}.pools[{i}]", p) for name, pool in draft.pools.items() for i, p in enumerate(pool.pools)]
+    yield from ((field, name, allowed) for field, name in named if name not in draft.pool_names)
+
+
+def pools_do_not_contain_themselves(draft: Draft) -> Iterator[Finding]:
+    nested = {name: set(pool.pools) for name, pool in draft.pools.items()}
+    while cycle := _cycle(nested):
+        holder, inner = cycle[-2:]
+        field = f"pools.{holder}.pools[{draft.pools[holder].pools.index(inner)}]"
+        yield field, inner, f"a pool that does not lead back here, as {' -> '.join(cycle)} does"
+        nested[holder].remove(inner)
+
+
+def pools_in_use_have_endpoints(draft: Draft) -> Iterator[Finding]:
+    for path, vip in draft.vips.items():
+        names = reachable(draft.pools, vip.pool)
+        known = names <= draft.pools.keys()
+        if known and not any(draft.pools[name].endpoints for name in names):
+            yield f"{path}.pool", vip.pool, "a pool with at least one endpoint in it or in the pools nested in it"
+
+
+def shards_are_served(draft: Draft) -> Iterator[Finding]:
+    served = {machine.shard for machine in draft.maglevs.values()}
+    for path, vip in draft.vips.items():
+        if draft.all_maglevs and vip.shard not in served:
+            yield f"{path}.shard", vip.shard, f"a shard that some Maglev serves: {_listing(served)}"
+
+
+def addresses_belong_to_machines(draft: Draft) -> Iterator[Finding]:
+    allowed = "the address of a machine: not unspecified, loopback, multicast or reserved"
+    for field, address in _addresses(draft):
+        if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved:
+            yield field, str(address), allowed
+
+
+def addresses_are_ipv4(draft: Draft) -> Iterator[Finding]:
+    """The forwarder carries IPv4 only. Whoever teaches it IPv6 removes this rule; no other looks at the family."""
+    for field, address in _addresses(draft):
+        if address.version != 4:
+            yield field, str(address), "an IPv4 address: the forwarder does not carry IPv6"
+
+
+def vip_addresses_are_virtual(draft: Draft) -> Iterator[Finding]:
+    """A VIP on a machine of its own would be answered by that machine's kernel."""
+    real = {machine.address: f"{path}.address" for path, machine in draft.maglevs.items()}
+    for name, pool in draft.pools.items():
+        real |= {endpoint.address: f"{_at(name, i)}.address" for i, endpoint in enumerate(pool.endpoints)}
+    for path, vip in draft.vips.items():
+        if vip.address in real:
+            yield f"{path}.address", str(vip.address), f"an address that no machine has; {real[vip.address]} has it"
+
+
+RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
+    at_least_one_maglev,
+    pool_names_are_names,
+    names_are_unique,
+    maglev_addresses_are_unique,
+    vips_are_unique,
+    pools_list_each_thing_once,
+    pools_are_known,
+    pools_do_not_contain_themselves,
+    pools_in_use_have_endpoints,
+    shards_are_served,
+    addresses_belong_to_machines,
+    addresses_are_ipv4,
+    vip_addresses_are_virtual,
+)
+
+
+def _addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
+    yield from ((f"{path}.address", machine.address) for path, machine in draft.maglevs.items())
+    yield from ((f"{path}.address", vip.address) for path, vip in draft.vips.items())
+    for name, pool in draft.pools.items():
+        for i, endpoint in enumerate(pool.endpoints):
+            yield f"{_at(name, i)}.address", endpoint.address
+
+
+def _at(pool_name: str, index: int) -> str:
+    return f"pools.{pool_name}.endpoints[{index}]"
+
+
+def _repeated(found: Iterable[tuple[str, Hashable]], allowed: str) -> Iterator[Finding]:
+    first: dict[Hashable, str] = {}
+    for field, value in found:
+        if value in first:
+            yield field, str(value), f"{allowed}; {first[value]} has this one"
+        first.setdefault(value, field)
+
+
+def _cycle(nested: Mapping[str, set[str]]) -> list[str]:
+    """Returns one cycle as names, the first again at the end, each holding the next; empty if there is none."""
+    try:
+        TopologicalSorter(nested).prepare()
+    except CycleError as error:
+        names = error.args[1][:0:-1]
+        start = names.index(min(names))
+        return [*names[start:], *names[: start + 1]]
+    return []
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "(there is none)"
