@@ -7,12 +7,14 @@ Frozen values. Each field's `description` is what an error message says is allow
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from graphlib import TopologicalSorter
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from maglev.errors import MaglevError
 from maglev.flow import Address, pack_address
 from maglev.primes import is_prime, nearest_primes
 
@@ -185,8 +187,11 @@ class Config(_Object):
     forwarder: ForwarderOptions = ForwarderOptions()
 
     def maglev(self, name: str) -> MaglevMachine:
-        """Returns the Maglev of that name; KeyError if there is none."""
-        return {machine.name: machine for machine in self.maglevs}[name]
+        """Returns the Maglev of that name; MaglevError if there is none."""
+        for machine in self.maglevs:
+            if machine.name == name:
+                return machine
+        raise MaglevError(f"no Maglev is called {name}; there are: {', '.join(sorted(m.name for m in self.maglevs))}")
 
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
         """Returns the VIPs of a shard, sorted by address, protocol and port."""
@@ -199,12 +204,15 @@ class Config(_Object):
         An endpoint that several nested pools list has the sum of its weights and must pass the checks of them all.
         Each listing is checked as its own pool says, or else the nearest pool around it that says anything.
         """
-        nested = {name: self.pools[name].pools for name in reachable(self.pools, pool_name)}
+        return self.members_by_pool[pool_name]
+
+    @cached_property
+    def members_by_pool(self) -> Mapping[str, tuple[Member, ...]]:
+        """All pools flattened, worked out once: forwarders ask for members many times a second."""
         flat: dict[str, _Listed] = {}
-        for name in TopologicalSorter(nested).static_order():
+        for name in TopologicalSorter({name: pool.pools for name, pool in self.pools.items()}).static_order():
             flat[name] = _flatten(self.pools[name], flat)
-        found = sorted(flat[pool_name].items(), key=lambda item: pack_address(item[0]))
-        return tuple(Member(address, weight, _in_order(checks)) for address, (weight, checks) in found)
+        return {name: _members(listed) for name, listed in flat.items()}
 
 
 _Checks = frozenset[HealthCheck | None]  # None: no pool has said yet how to check this listing
@@ -235,6 +243,11 @@ def _flatten(pool: Pool, flat: Mapping[str, _Listed]) -> _Listed:
 
 def _filled(checks: _Checks, check: HealthCheck) -> _Checks:
     return checks - {None} | {check} if None in checks else checks
+
+
+def _members(listed: _Listed) -> tuple[Member, ...]:
+    found = sorted(listed.items(), key=lambda item: pack_address(item[0]))
+    return tuple(Member(address, weight, _in_order(checks)) for address, (weight, checks) in found)
 
 
 def _in_order(checks: _Checks) -> tuple[HealthCheck, ...]:
