@@ -1,0 +1,71 @@
+"""Ping for many addresses at a time over one raw socket (RFC 792), with icmplib's packets.
+
+A raw ICMP socket gets a copy of every ICMP packet that reaches the machine. With a socket for each ping, n pings would
+therefore read n answers each; here one reader hands each answer to the ping that waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from maglev.flow import Address
+
+SEQUENCE_NUMBERS = 1 << 16
+FOREVER_S = 1e6
+
+
+class Pinger:
+    """Sends echo requests from one event loop. From the first ping on it needs the right to open raw sockets."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, Any] = {}  # IP version: icmplib's asynchronous socket
+        self._readers: set[asyncio.Task[None]] = set()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}  # by sequence number
+        self._sequence = 0
+        self._identifier = 0
+
+    async def ping(self, address: Address) -> None:
+        """Returns when the address has answered; waits for ever if it does not, so the caller sets a timeout.
+
+        Raises icmplib's ICMPLibError when an ICMP error comes back, or when nothing can be sent.
+        """
+        from icmplib import ICMPRequest  # type: ignore[import-untyped]  # late: whoever never pings saves 30 ms
+
+        connection = self._sockets.get(address.version) or self._open(address.version)
+        self._sequence = sequence = (self._sequence + 1) % SEQUENCE_NUMBERS
+        answer = self._waiting[sequence] = asyncio.get_running_loop().create_future()
+        try:
+            connection.send(ICMPRequest(str(address), self._identifier, sequence))
+            (await answer).raise_for_status()
+        finally:
+            del self._waiting[sequence]
+
+    def close(self) -> None:
+        """Ends the readers, and with them their sockets."""
+        for reader in self._readers:
+            reader.cancel()
+
+    def _open(self, version: int) -> Any:
+        from icmplib import AsyncSocket, ICMPv4Socket, ICMPv6Socket
+        from icmplib.utils import unique_identifier  # type: ignore[import-untyped]
+
+        self._identifier = self._identifier or unique_identifier()
+        connection = AsyncSocket(ICMPv4Socket() if version == 4 else ICMPv6Socket())
+        self._sockets[version] = connection
+        reader = asyncio.create_task(self._read(version, connection))
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+        return connection
+
+    async def _read(self, version: int, connection: Any) -> None:
+        """Hands out answers until the socket fails; the next ping then opens another."""
+        try:
+            while True:
+                reply = await connection.receive(timeout=FOREVER_S)
+                answer = self._waiting.get(reply.sequence)
+                if reply.id == self._identifier and answer and not answer.done():
+                    answer.set_result(reply)
+        finally:
+            del self._sockets[version]
+            connection.close()

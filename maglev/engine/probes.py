@@ -1,0 +1,216 @@
+"""Probes endpoints: ping, TCP and HTTP, all checks in one event loop in one thread (Maglev §2.2).
+
+`Prober` decides when to probe and keeps the states; `maglev.health` decides what a result means. A probe passes by
+returning and fails by raising, so everything that goes wrong is a failed probe with a reason, never the end of the
+loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import count
+
+from maglev.engine.pinger import Pinger
+from maglev.health import Check, State, Verdict, step
+
+States = Mapping[Check, State]
+
+IN_FLIGHT = 256  # probes at a time: each takes a descriptor, and a process has 1,024 by default
+GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
+LONGEST_ANSWER = 65536  # bytes of an HTTP answer that are read before the probe hangs up
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")  # RFC 9112 §4
+STOP_S = 5.0  # for probes that are under way
+
+
+class ProbeFailed(Exception):
+    """A probe that was answered, but not as it should be."""
+
+
+class Prober:
+    """Runs health checks. Methods may be called from any thread; `on_change` is called from the prober's own.
+
+    `on_change` gets the states whenever a verdict has changed, several changes at once where they come together.
+    """
+
+    def __init__(self, on_change: Callable[[States], None], probe: Callable[[Check], Awaitable[None]] | None = None):
+        self._on_change = on_change
+        self._pinger = Pinger()
+        self._probe = probe or self._real_probe
+        self._lock = threading.Lock()
+        self._states: dict[Check, State] = {}  # exchanged, never changed: snapshots stay as they are
+        self._last_errors: dict[Check, str] = {}
+        self._complete = False
+        self._tasks: dict[Check, asyncio.Task[None]] = {}
+        self._started = count()
+        self._news = False
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="probes", daemon=True)
+
+    def start(self) -> None:
+        """Starts to probe; all checks are probed at once, then each in its turn."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Ends all probing; states remain."""
+        if self._ready.is_set():
+            self._in_loop(self._end)
+            self._thread.join(STOP_S)
+
+    def set_checks(self, checks: Iterable[Check]) -> None:
+        """Replaces the checks; those that stay keep their state, new ones begin unknown and are probed at once."""
+        with self._lock:
+            self._states = {check: self._states.get(check, State()) for check in checks}
+        if self._ready.is_set():
+            self._in_loop(self._reconcile)
+
+    def states(self) -> States:
+        """Returns the states as they are now."""
+        return self._states
+
+    def last_errors(self) -> dict[Check, str]:
+        """Returns why the latest probe failed, for every check whose latest probe did."""
+        with self._lock:
+            return dict(self._last_errors)
+
+    @property
+    def complete(self) -> bool:
+        """Says whether every check has had its first result, and `on_change` has heard of it.
+
+        Once true it stays so: a check that a new configuration brings leaves its own endpoints out until it has a
+        result, and is no reason to stop serving all others.
+        """
+        return self._complete
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._ready.set()
+        try:
+            self._reconcile()
+            await self._ended
+        finally:
+            self._pinger.close()
+
+    def _in_loop(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(callback)
+
+    def _end(self, error: BaseException | None = None) -> None:
+        """Ends the thread; with an error, which is the program's own, it ends loudly."""
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+
+    def _reconcile(self) -> None:
+        states = self._states
+        for check in self._tasks.keys() - states.keys():
+            self._tasks.pop(check).cancel()
+        for check in states:
+            if check not in self._tasks:
+                self._tasks[check] = self._loop.create_task(self._repeat(check, next(self._started) * GOLDEN % 1))
+                self._tasks[check].add_done_callback(self._task_ended)
+        with self._lock:
+            self._last_errors = {check: why for check, why in self._last_errors.items() if check in states}
+        self._publish()
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._end(task.exception())
+
+    async def _repeat(self, check: Check, phase: float) -> None:
+        """Probes at once, then whenever `phase` of another interval has passed on the loop's clock."""
+        interval_s = check.method.interval_s
+        while True:
+            async with self._slots:
+                self._record(check, await self._reason_to_fail(check))
+            turns = self._loop.time() / interval_s - phase
+            await asyncio.sleep((1 - turns % 1) * interval_s)
+
+    async def _reason_to_fail(self, check: Check) -> str | None:
+        try:
+            async with asyncio.timeout(check.method.timeout_s):
+                await self._probe(check)
+        except TimeoutError:
+            return f"no answer within {check.method.timeout_s:g} s"
+        except OSError as error:
+            return error.strerror or str(error)
+        except Exception as error:  # whatever it is, it must end neither this check nor the others
+            return str(error) or type(error).__name__
+        return None
+
+    def _record(self, check: Check, reason: str | None) -> None:
+        with self._lock:
+            old = self._states.get(check)
+            if old is None:
+                return
+            self._last_errors.pop(check, None)
+            if reason is not None:
+                self._last_errors[check] = reason
+            new = step(old, reason is None, check.method)
+            if new != old:
+                self._states = {**self._states, check: new}
+        if new.verdict is not old.verdict and not self._news:
+            self._news = True
+            self._loop.call_soon(self._publish)
+
+    def _publish(self) -> None:
+        """Tells of changed verdicts, and only then of completeness."""
+        try:
+            if self._news:
+                self._news = False
+                self._on_change(self._states)
+            self._complete |= all(state.verdict is not Verdict.UNKNOWN for state in self._states.values())
+        except Exception as error:  # in `on_change`; swallowed by the loop unless it ends it
+            self._end(error)
+
+    async def _real_probe(self, check: Check) -> None:
+        match check.method.type:
+            case "ping":
+                await self._pinger.ping(check.address)
+            case "tcp":
+                (await _connect(check)).close()
+            case "http":
+                await _get(check)
+
+
+async def _connect(check: Check) -> socket.socket:
+    family = socket.AF_INET if check.address.version == 4 else socket.AF_INET6
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (str(check.address), check.method.port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _get(check: Check) -> None:
+    """Passes on a whole answer whose status is 200 to 399; a long one need not be whole."""
+    loop = asyncio.get_running_loop()
+    answer = b""
+    with await _connect(check) as connection:
+        await loop.sock_sendall(connection, _request(check))
+        while len(answer) < LONGEST_ANSWER and (chunk := await loop.sock_recv(connection, 4096)):
+            answer += chunk
+    status = STATUS_LINE.match(answer)
+    if status is None:
+        raise ProbeFailed("the answer is not HTTP" if answer else "the connection was closed without an answer")
+    if not 200 <= int(status[1]) < 400:
+        raise ProbeFailed(f"HTTP status {int(status[1])}")
+
+
+def _request(check: Check) -> bytes:
+    host = str(check.address) if check.address.version == 4 else f"[{check.address}]"
+    lines = (f"GET {check.method.path} HTTP/1.1", f"Host: {host}:{check.method.port}", "Connection: close")
+    return "\r\n".join((*lines, "User-Agent: maglev", "", "")).encode("ascii")
