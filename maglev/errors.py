@@ -44,7 +44,7 @@ class PlatformError(MaglevError):
 class Reason(StrEnum):
     """Why a frame was not forwarded. `IGNORED` reasons are other people's traffic; the rest are drops."""
 
-    NOT_IP = "not_ip"
+    NOT_IPV4 = "not_ipv4"
     NOT_VIP = "not_vip"
 
     FRAME_TOO_SHORT = "frame_too_short"
@@ -61,8 +61,11 @@ class Reason(StrEnum):
     TOO_BIG = "too_big"
     SEND_FAILED = "send_failed"
 
+    BAD_GRE_HEADER = "bad_gre_header"
+    NOT_FROM_MAGLEV = "not_from_maglev"
 
-IGNORED = frozenset({Reason.NOT_IP, Reason.NOT_VIP})
+
+IGNORED = frozenset({Reason.NOT_IPV4, Reason.NOT_VIP})
 
 
 class Discard(Exception):

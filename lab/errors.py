@@ -1,0 +1,19 @@
+"""What can go wrong in a laboratory, each in one sentence with the way out."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """Base of all errors that a user of the laboratory can cause and can mend."""
+
+
+class WrongUse(LabError):
+    """A name, number or option that is not allowed; the text says what is."""
+
+
+class CannotStart(LabError):
+    """The laboratory could not be built on this machine."""
+
+
+class NotInTime(LabError):
+    """A condition did not come true before its deadline; the text says what was still missing."""

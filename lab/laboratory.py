@@ -1,0 +1,359 @@
+"""`Lab`: a whole data centre in one machine, and everything that can be done to it."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+from mininet.topo import Topo
+
+import maglev.config
+from maglev.engine.control import request
+from maglev.errors import ConfigError
+
+from . import faults, observe
+from .connections import DEFAULT_INTERVAL_S, Connections
+from .errors import CannotStart, LabError, WrongUse
+from .faults import Fault
+from .nodes import CONFIG, ROOT, ConfiguredNode, LabNode, write_config
+from .observe import Snapshot
+from .site import Site
+from .waiting import wait_until
+
+CONVERGE_TIMEOUT_S = 6.0
+DRAIN_QUIET_POLLS = 5  # a drained Maglev's share is gone when its packet counter stands still for so many looks
+
+
+class _Net(Mininet):  # type: ignore[misc]
+    """Mininet, whose hosts know the site that they belong to, and whose set-up leaves the machine's limits alone."""
+
+    inited = True
+
+    def __init__(self, site: Site, topo: Topo) -> None:
+        self._site = site
+        super().__init__(topo=topo, controller=None, build=False)
+
+    def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: N802
+        return super().addHost(name, cls, site=self._site, **params)
+
+
+class Lab:
+    """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
+
+    `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
+    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    """
+
+    def __init__(
+        self,
+        topology: str = "rack",
+        *,
+        hash: str = "maglev",
+        connection_table: bool = True,
+        progress: Callable[[str], None] = lambda text: None,
+        **options: Any,
+    ) -> None:
+        self.topology = topology
+        self._topo = load_topology(topology, options)
+        self.document = copy.deepcopy(self._topo.cluster)
+        self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        self.config = self._validated(self.document)
+        self._progress = progress
+        self._net: _Net | None = None
+        self._site: Site | None = None
+        self._connections: list[Connections] = []
+        self._down: set[str] = set()
+        self._drained: set[str] = set()
+        self._changed_at = time.monotonic()
+        self.start_s = 0.0
+
+    @staticmethod
+    def _validated(document: Mapping[str, Any]) -> maglev.config.Config:
+        try:
+            return maglev.config.parse(yaml.safe_dump(dict(document)), CONFIG)
+        except ConfigError as error:
+            raise WrongUse(str(error)) from None
+
+    # Start and stop
+
+    def start(self) -> Lab:
+        """Builds the topology and waits until it has converged; leaves nothing behind if it cannot."""
+        if os.geteuid() != 0:
+            raise CannotStart("a lab makes network namespaces, which only root may do: run it with sudo")
+        setLogLevel("error")
+        started = time.monotonic()
+        self._site = Site.create(self.topology)
+        try:
+            write_config(self._site.directory / CONFIG, self.document)
+            self._progress("wiring nodes and starting daemons")
+            self._net = _Net(self._site, self._topo)
+            self._net.build()
+            self._progress("waiting for BGP and health checks")
+            self.wait_converged()
+        except BaseException:
+            self.stop()
+            raise
+        self.start_s = time.monotonic() - started
+        return self
+
+    def stop(self) -> None:
+        """Takes everything away that this lab made."""
+        for held in self._connections:
+            held.abandon()
+        self._connections.clear()
+        if self._net is not None:
+            for node in self._net.hosts:
+                node.terminate()
+        if self._site is not None:
+            self._site.clean()
+        self._net = self._site = None
+
+    def __enter__(self) -> Lab:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    # Who is there
+
+    @property
+    def id(self) -> str:
+        """Returns this lab's id, which everything that it started carries."""
+        return self._running_site.id
+
+    @property
+    def directory(self) -> Path:
+        """Returns where the nodes keep configurations, logs and control sockets."""
+        return self._running_site.directory
+
+    @property
+    def _running_site(self) -> Site:
+        if self._site is None:
+            raise LabError("the lab is not running: use it as a context manager, or call start()")
+        return self._site
+
+    @property
+    def net(self) -> Mininet:
+        """Returns the Mininet network itself."""
+        if self._net is None:
+            raise LabError("the lab is not running: use it as a context manager, or call start()")
+        return self._net
+
+    def node(self, name: str, *roles: str) -> Any:
+        """Returns a node by name; WrongUse, naming those there are, if there is none with one of the roles."""
+        allowed = {node.name: node for node in self.net.hosts if not roles or node.role in roles}
+        if name not in allowed:
+            raise WrongUse(f"there is no {' or '.join(roles) or 'node'} {name!r}; there are {', '.join(allowed)}")
+        return allowed[name]
+
+    def _of_role(self, role: str) -> list[Any]:
+        return [node for node in self.net.hosts if node.role == role]
+
+    @property
+    def maglevs(self) -> list[str]:
+        """Returns the Maglevs' names, in order."""
+        return [node.name for node in self._of_role("maglev")]
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Returns the endpoints' names, in order."""
+        return [node.name for node in self._of_role("endpoint")]
+
+    @property
+    def clients(self) -> list[str]:
+        """Returns the clients' names, in order."""
+        return [node.name for node in self._of_role("client")]
+
+    def run(self, node: str, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Runs a shell command on a node; returns its exit status and what it printed."""
+        target: LabNode = self.node(node)
+        arguments = ["mnexec", "-a", str(target.pid), "sh", "-c", command]
+        environment = target.site.environment
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+
+    # Traffic
+
+    def connections(self, count: int, vip: str = "echo", interval_s: float = DEFAULT_INTERVAL_S) -> Connections:
+        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`."""
+        wanted = next((candidate for candidate in self.config.vips if candidate.name == vip), None)
+        if wanted is None:
+            raise WrongUse(f"there is no VIP {vip!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+        clients = self._of_role("client")
+        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s)
+        self._connections.append(held)
+        return held
+
+    # Faults
+
+    def kill(self, name: str, daemon: str | None = None) -> Fault:
+        """Kills a Maglev's or an endpoint's processes with SIGKILL, or only the daemon that is named."""
+        node = self.node(name, "maglev", "endpoint")
+        if daemon is not None and daemon not in node.daemons:
+            raise WrongUse(f"{name} runs no {daemon!r}; it runs {', '.join(node.daemons) or 'nothing'}")
+        self._lose(node)
+        node.stop_daemons(names=[daemon] if daemon else ())
+        return Fault("kill", name, lambda: self.revive(name))
+
+    def power_off(self, name: str) -> Fault:
+        """Takes a Maglev's or an endpoint's power: no goodbye, its packets just vanish."""
+        node = self.node(name, "maglev", "endpoint")
+        self._lose(node)
+        faults.power_off(node)
+        node.is_dark = True
+        return Fault("power off", name, lambda: self.revive(name))
+
+    def revive(self, name: str) -> None:
+        """Starts a node again that was killed or powered off."""
+        node = self.node(name, "maglev", "endpoint")
+        if name not in self._down:
+            raise WrongUse(f"{name} is running; down are {', '.join(sorted(self._down)) or 'none'}")
+        node.stop_daemons()
+        if node.is_dark:
+            faults.light(node)
+            node.is_dark = False
+        node.start_daemons()
+        self._down.discard(name)
+        self._drained.discard(name) if node.role == "maglev" else None
+        self._changed()
+
+    def drain(self, name: str) -> Fault:
+        """Takes a node out of service without hurting a connection.
+
+        An endpoint gets weight 0: it keeps the connections it has, and no new one. A Maglev withdraws its VIPs; when
+        its share of the packets has gone elsewhere, its daemons are stopped.
+        """
+        node = self.node(name, "maglev", "endpoint")
+        if name in self._down | self._drained:
+            raise WrongUse(f"{name} is down or drained already")
+        if node.role == "endpoint":
+            self._set_weight(node, 0)
+            self._drained.add(name)
+            return Fault("drain", name, lambda: self.undrain(name))
+        self._drained.add(name)
+        self._changed()
+        request(node.control, "POST", "/drain")
+        self._wait_for_silence(node)
+        self._down.add(name)
+        node.stop_daemons()
+        return Fault("drain", name, lambda: self.revive(name))
+
+    def undrain(self, name: str) -> None:
+        """Gives a drained endpoint its weight back."""
+        node = self.node(name, "endpoint")
+        if name not in self._drained:
+            raise WrongUse(f"{name} is not drained; drained are {', '.join(sorted(self._drained)) or 'none'}")
+        self._set_weight(node, 1)
+        self._drained.discard(name)
+
+    def reload(self) -> None:
+        """Writes the configuration, and has every running forwarder take it over."""
+        self.config = self._validated(self.document)
+        write_config(self.directory / CONFIG, self.document)
+        for node in self._of_role("maglev"):
+            if node.name not in self._down:
+                request(node.control, "POST", "/reload")
+        self._changed()
+
+    def _set_weight(self, node: LabNode, weight: float) -> None:
+        for pool in self.document["pools"].values():
+            for endpoint in pool.get("endpoints", []):
+                if endpoint["address"] == node.address:
+                    endpoint["weight"] = weight
+        self.reload()
+
+    def _lose(self, node: LabNode) -> None:
+        if node.name in self._down:
+            raise WrongUse(f"{node.name} is down already")
+        self._down.add(node.name)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._changed_at = time.monotonic()
+
+    def _wait_for_silence(self, node: ConfiguredNode) -> None:
+        """Waits until no router sends to a Maglev any more, and no packet comes to it."""
+        seen: list[int] = []
+
+        def missing() -> str:
+            if any(node.address in hops for router in self._of_role("router") for hops in observe.ecmp(router).values()):
+                return f"a router still sends to {node.name}"
+            seen.append(request(node.control, "GET", "/statistics")["forwarded"])
+            still = len(seen) > DRAIN_QUIET_POLLS and len(set(seen[-DRAIN_QUIET_POLLS:])) == 1
+            return "" if still else f"packets still come to {node.name}"
+
+        wait_until(missing, CONVERGE_TIMEOUT_S, f"draining {node.name}")
+
+    # Observation
+
+    def snapshot(self) -> Snapshot:
+        """Returns what can be seen of the lab now."""
+        maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
+        return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
+
+    def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
+        """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
+
+        Converged means: every router's kernel spreads every VIP over exactly the Maglevs that serve, and all of these
+        are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        """
+        wait_until(self._not_converged, timeout_s, "convergence")
+        return time.monotonic() - self._changed_at
+
+    def _not_converged(self) -> str:
+        self._check_daemons()
+        serving = [node for node in self._of_role("maglev") if node.name not in self._down | self._drained]
+        return self._wrong_routes(sorted(node.address for node in serving)) or self._wrong_views(serving)
+
+    def _check_daemons(self) -> None:
+        """Raises LabError, with the last line that it wrote, if a daemon has ended that nobody killed."""
+        for node in self.net.hosts:
+            for name, daemon in node.daemons.items():
+                if daemon.poll() is not None:
+                    last = (node.directory / f"{name}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+                    raise LabError(f"{node.name}'s {name} has ended by itself: {last or 'it said nothing'}")
+
+    def _wrong_routes(self, hops: Iterable[str]) -> str:
+        expected = {str(vip.address): tuple(sorted(hops)) for vip in self.config.vips} if hops else {}
+        for router in self._of_role("router"):
+            actual = observe.ecmp(router)
+            if actual != expected:
+                return f"{router.name} has VIP routes {actual}, expected {expected}"
+        return ""
+
+    def _wrong_views(self, serving: Iterable[ConfiguredNode]) -> str:
+        living = {node.address for node in self._of_role("endpoint") if node.name not in self._down}
+        digests = set()
+        for node in serving:
+            view = observe.maglev_view(node.control)
+            if view is None or not view.status["ready"]:
+                return f"{node.name}'s forwarder is not ready"
+            for pool, state in view.status["pools"].items():
+                if set(state["healthy"]) != living & {*state["healthy"], *state["unhealthy"]}:
+                    return f"{node.name} finds healthy in {pool}: {state['healthy']}, expected {sorted(living)}"
+                digests.add((pool, state["table_digest"]))
+        pools = {pool for pool, _ in digests}
+        return "" if len(digests) == len(pools) else f"lookup tables differ: {sorted(digests)}"
+
+
+def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
+    """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
+    there = sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+    if name not in there:
+        raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
+    make = importlib.import_module(f"topologies.{name}").topos[name]
+    try:
+        return make(**options)
+    except ValueError as error:
+        raise WrongUse(f"topology {name}: {error}") from None
+    except TypeError as error:
+        raise WrongUse(f"topology {name} does not take these options: {error}") from None

@@ -1,0 +1,304 @@
+"""The machines of a laboratory: Mininet hosts that bring their own daemons (Mininet's `Node`, one role a class).
+
+A topology says who there is, how they are wired and which addresses they have. What a node runs it finds out
+itself: a router speaks BGP to every Maglev that it has a link to, a Maglev to every router. So the same topology
+works in a `Lab` and under plain `mn --custom`. Mininet's camelCase is overridden here and nowhere else.
+
+Only the standard library, Mininet and YAML: `mn` runs this with the distribution's own Python. The daemons run with
+the project's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mininet.node import Node
+
+from .site import Process, Site
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a lab share
+OUTER_MTU_BYTES, INNER_MTU_BYTES = 1500, 1600  # before the routers; behind them, where GRE adds 24 bytes
+HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
+ROUTER_AS, MAGLEV_AS = 65000, 65001
+OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
+
+_mn_site: Site | None = None
+
+
+def site_of_mn() -> Site:
+    """Returns the site of nodes that no `Lab` made: one for this process, cleaned up when it ends."""
+    global _mn_site
+    if _mn_site is None:
+        _mn_site = Site.create("mn")
+        atexit.register(_mn_site.clean)
+    return _mn_site
+
+
+def project_python() -> str:
+    """Returns the Python that has the project's packages."""
+    own = ROOT / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+class LabNode(Node):  # type: ignore[misc]
+    """A machine in a network namespace of its own, with daemons that live and die with it."""
+
+    role = "node"
+
+    def __init__(self, name: str, inNamespace: bool = True, **params: Any) -> None:  # noqa: N803
+        self.site: Site = params.get("site") or site_of_mn()
+        self.directory = self.site.directory / name
+        self.directory.mkdir(exist_ok=True)
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.is_dark = False  # powered off
+        super().__init__(name, inNamespace, **params)
+
+    def _popen(self, cmd: Sequence[str], **params: Any) -> subprocess.Popen[bytes]:
+        """Starts whatever Mininet starts for this node with the lab's id, and enters it in the ledger."""
+        process = super()._popen(cmd, **{"env": self.site.environment, **params})
+        self.site.enter(Process.of(process.pid, f"{self.name}: {Path(cmd[-1]).name}"))
+        return process
+
+    def config(self, sysctls: Mapping[str, str] | None = None, default_route: str | None = None, **params: Any) -> Any:
+        """Sets the node up as its role needs, and starts its daemons; links carry what Mininet's `config` would set."""
+        self._set_up_links()
+        self.set_sysctls({"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"} | (sysctls or {}))
+        if default_route:
+            self.run("ip", "route", "add", "default", "via", default_route)
+        self.start_daemons()
+        return {}
+
+    def _set_up_links(self) -> None:
+        """Gives every interface its address and MTU, in one go, and makes it behave like a wire."""
+        lines = ["link set lo up"]
+        for interface in self.intfList():
+            mtu = interface.params.get("mtu", OUTER_MTU_BYTES)
+            lines += [f"address add {interface.params['address']} dev {interface}", f"link set {interface} mtu {mtu} up"]
+        self.run("ip", "-batch", "-", text="\n".join(lines))
+        for interface in self.intfList():
+            self.run("ethtool", "-K", str(interface), *(word for name in OFFLOADS for word in (name, "off")))
+            self.set_sysctls({f"net.ipv4.conf.{interface}.rp_filter": "0"})
+
+    def set_sysctls(self, values: Mapping[str, str]) -> None:
+        """Sets kernel parameters of this namespace."""
+        self.run("sysctl", "-q", "-w", *(f"{name}={value}" for name, value in values.items()))
+
+    @property
+    def address(self) -> str:
+        """Returns the address of the node's first interface."""
+        return self.address_of(self.defaultIntf())
+
+    @staticmethod
+    def address_of(interface: Any) -> str:
+        """Returns an interface's address, without its prefix length."""
+        return str(ip_interface(interface.params["address"]).ip)
+
+    def neighbours(self, role: str) -> list[tuple[Any, Any]]:
+        """Returns (own interface, the other end's interface) of every link to a node of a role."""
+        ends = [
+            (own, link.intf2 if link.intf1 is own else link.intf1) for own in self.intfList() if (link := own.link)
+        ]
+        return [(own, other) for own, other in ends if getattr(other.node, "role", "") == role]
+
+    def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a command on this node, and waits for it; RuntimeError with what it said if it fails."""
+        done = subprocess.run(
+            ["mnexec", "-a", str(self.pid), *command],
+            input=text, capture_output=True, text=True, env=self.site.environment, check=False,
+        )  # fmt: skip
+        if check and done.returncode != 0:
+            raise RuntimeError(f"{self.name}: {' '.join(command)}: {(done.stderr or done.stdout).strip()}")
+        return done
+
+    def start_daemons(self) -> None:
+        """Starts what this role runs; a role without daemons has nothing to do."""
+
+    def start(self, name: str, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
+        """Starts a daemon on this node, in a session of its own; its output goes to NAME.log."""
+        with open(self.directory / f"{name}.log", "ab") as log:
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self.daemons[name] = self.popen(list(command), env=self._daemon_environment | environment, **pipes)
+        return self.daemons[name]
+
+    def start_piped(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Starts a process on this node that is spoken to through pipes; its complaints go to NAME.log."""
+        with open(self.directory / f"{name}.log", "ab") as log:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+            return self.popen(list(command), env=self._daemon_environment, **pipes)
+
+    @property
+    def _daemon_environment(self) -> dict[str, str]:
+        return self.site.environment | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+    def stop_daemons(self, number: signal.Signals = signal.SIGKILL, names: Iterable[str] = ()) -> None:
+        """Sends a signal to the daemons (all, or those named) with their children, and waits for their end."""
+        chosen = {name: self.daemons[name] for name in (list(names) or list(self.daemons))}
+        for daemon in chosen.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(daemon.pid, number)
+        for name, daemon in chosen.items():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(5)
+            del self.daemons[name]
+
+    def terminate(self) -> None:
+        """Takes the node away: daemons, shell, and with the last process its namespace and links."""
+        self.stop_daemons()
+        if self.shell and self.shell.poll() is None:
+            os.killpg(self.shell.pid, signal.SIGKILL)
+        self.cleanup()
+
+
+class Client(LabNode):
+    """Someone out on the internet."""
+
+    role = "client"
+
+
+class Router(LabNode):
+    """Linux with BIRD: learns VIPs by BGP from its Maglevs, and spreads flows over them by ECMP on the 5-tuple.
+
+    `vip_prefix` is what its import filter lets in, and nothing else.
+    """
+
+    role = "router"
+
+    def config(self, vip_prefix: str = "192.0.2.0/24", **params: Any) -> Any:
+        self.vip_prefix = vip_prefix
+        forwarding = {"net.ipv4.ip_forward": "1", "net.ipv4.fib_multipath_hash_policy": "1"}
+        return super().config(sysctls=forwarding, **params)
+
+    def start_daemons(self) -> None:
+        self._count_vip_packets()
+        (self.directory / "bird.conf").write_text(self.bird_config())
+        self.start("bird", ["bird", "-f", "-c", self._file("bird.conf"), "-s", self._file("bird.ctl")])
+
+    def _file(self, name: str) -> str:
+        return str(self.directory / name)
+
+    def bird_config(self) -> str:
+        """Returns BIRD's configuration: one BGP session for each Maglev that this router has a link to."""
+        sessions = "".join(
+            f"protocol bgp {other.node.name} from maglev {{ neighbor {self.address_of(other)} as {MAGLEV_AS}; }}\n"
+            for _, other in self.neighbours("maglev")
+        )
+        length = self.vip_prefix.partition("/")[2]
+        return f"""# Written by the lab. The router takes VIPs from its Maglevs, spreads over all of them, tells nobody.
+log stderr {{ warning, error, fatal, bug, auth }};
+router id {self.address};
+protocol device {{ scan time 1; }}
+protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
+filter only_vips {{ if net ~ [ {self.vip_prefix}{{{length},32}} ] then accept; reject; }}
+template bgp maglev {{
+    local as {ROUTER_AS};
+    direct;
+    hold time {HOLD_TIME_S};
+    keepalive time 1;
+    connect delay time 1;
+    connect retry time 1;
+    error wait time 1, 2;
+    ipv4 {{ import filter only_vips; export none; }};
+}}
+{sessions}"""
+
+    def _count_vip_packets(self) -> None:
+        """Counts, per Maglev, packets to VIPs that leave for it, and packets from VIPs: there must be none of these."""
+        rules, counters = [], []
+        for own, other in self.neighbours("maglev"):
+            name = other.node.name
+            counters += [f"counter to_{name} {{}}", f"counter return_{name} {{}}"]
+            rules += [
+                f'oifname "{own}" ip daddr {self.vip_prefix} counter name to_{name}',
+                f'oifname "{own}" ip saddr {self.vip_prefix} counter name return_{name}',
+                f'iifname "{own}" ip saddr {self.vip_prefix} counter name return_{name}',
+            ]
+        chain = "\n".join(["type filter hook forward priority 0;", *rules])
+        lines = "\n".join(counters)
+        self.run("nft", "-f", "-", text=f"table ip maglab {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
+
+    def birdc(self, *command: str) -> str:
+        """Returns what BIRD's console answers."""
+        return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
+
+
+class ConfiguredNode(LabNode):
+    """A node that reads the configuration that all Maglevs and endpoints share."""
+
+    def config(self, cluster: Mapping[str, Any] | None = None, **params: Any) -> Any:
+        """Writes `cluster`, the topology's configuration document, unless the lab has written one already."""
+        self.config_file = self.site.directory / CONFIG
+        if not self.config_file.exists():
+            write_config(self.config_file, cluster or {})
+        self.control = self.directory / "control.sock"
+        return super().config(**params)
+
+    def start_maglev(self, command: str, *options: str) -> None:
+        """Starts a daemon of `python -m maglev`."""
+        arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
+        self.start(command, [project_python(), "-m", "maglev", command, *arguments])
+
+
+class Maglev(ConfiguredNode):
+    """A load balancer: forwarder, and ExaBGP with the controller as its API process."""
+
+    role = "maglev"
+
+    def start_daemons(self) -> None:
+        (self.directory / "exabgp.conf").write_text(self.exabgp_config())
+        self.start_maglev("forwarder", "--maglev", self.name)
+        exabgp = str(Path(project_python()).with_name("exabgp"))
+        environment = {
+            "exabgp_daemon_user": "root",  # it starts the controller, which must reach the control socket
+            "exabgp_api_ack": "true",
+            "exabgp_api_cli": "false",
+            "exabgp_log_destination": "stderr",
+            "exabgp_tcp_attempts": "0",
+        }
+        self.start("exabgp", [exabgp, "server", str(self.directory / "exabgp.conf")], **environment)
+
+    def exabgp_config(self) -> str:
+        """Returns ExaBGP's configuration: the controller, and one session for each router with a link to here."""
+        command = [project_python(), "-m", "maglev", "controller", "--maglev", self.name]
+        command += ["--config", str(self.config_file), "--control", str(self.control)]
+        sessions = "".join(
+            f"""neighbor {self.address_of(other)} {{
+    router-id {self.address};
+    local-address {self.address_of(own)};
+    local-as {MAGLEV_AS};
+    peer-as {ROUTER_AS};
+    hold-time {HOLD_TIME_S};
+    family {{ ipv4 unicast; }}
+    api {{ processes [ controller ]; }}
+}}
+"""
+            for own, other in self.neighbours("router")
+        )
+        return f"process controller {{\n    run {' '.join(command)};\n    encoder text;\n}}\n{sessions}"
+
+
+class Endpoint(ConfiguredNode):
+    """A service endpoint: takes packets out of GRE, and runs real servers on the VIP."""
+
+    role = "endpoint"
+
+    def start_daemons(self) -> None:
+        self.start_maglev("endpoint", "--address", self.address)
+        self.start("servers", [project_python(), "-m", "lab.servers", "--name", self.name])
+
+
+def write_config(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a configuration in one step: whoever reads it finds the old one or the new one."""
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,121 @@
+"""What an endpoint serves: HTTP on port 80, and on port 7 a service that keeps connections open and says who it is.
+
+    GET  /             who answers, and whom it answers
+    GET  /healthz      for health checks
+    GET  /bytes/SIZE   SIZE bytes (K, M, G allowed), the same from every endpoint
+    PUT, POST  any     how many bytes arrived, and their SHA-256
+
+The numbered service answers each line with its own name and that line. Whoever holds a connection to it knows at
+every message whether it still talks to the same endpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+HTTP_PORT, ECHO_PORT = 80, 7
+BLOCK = random.Random(2016).randbytes(1 << 16)
+UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+MAX_BYTES = 10 * UNITS["G"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers HTTP requests as the endpoint that the server is named for."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/bytes/"):
+            self._send_bytes(self.path.removeprefix("/bytes/"))
+        elif self.path == "/healthz":
+            self._reply("ok\n")
+        else:
+            self._reply(f"{self.server.name} answers {self.client_address[0]}\n")
+
+    def do_PUT(self) -> None:
+        digest, left = hashlib.sha256(), int(self.headers.get("Content-Length") or 0)
+        total = left
+        while left and (piece := self.rfile.read(min(left, len(BLOCK)))):
+            digest.update(piece)
+            left -= len(piece)
+        self._reply(f"{self.server.name} received {total - left} bytes, SHA-256 {digest.hexdigest()}\n")
+
+    do_POST = do_PUT
+
+    def _send_bytes(self, size: str) -> None:
+        number = parse_size(size)
+        if number is None:
+            self._reply(f"{size!r} is not a size; allowed: up to 10G, such as 512, 64K, 100M\n", 400)
+            return
+        self._head(200, "application/octet-stream", number)
+        while number > 0:
+            number -= self.wfile.write(BLOCK[:number])
+
+    def _reply(self, text: str, status: int = 200) -> None:
+        self._head(status, "text/plain", len(text))
+        self.wfile.write(text.encode())
+
+    def _head(self, status: int, content_type: str, size: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is logged: health checks come twice a second from every Maglev."""
+
+
+class Server(ThreadingHTTPServer):
+    """The HTTP server of one endpoint."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, name: str, port: int) -> None:
+        super().__init__(("", port), Handler)
+        self.name = name
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away in mid-answer is no news."""
+
+
+def parse_size(text: str) -> int | None:
+    """Returns a number of bytes from text such as 512, 64K or 100M; None if it is none, or over 10G."""
+    digits, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
+    if not digits.isascii() or not digits.isdigit():
+        return None
+    size = int(digits) * unit
+    return size if size <= MAX_BYTES else None
+
+
+async def serve_numbers(name: str, port: int) -> None:
+    """Serves the numbered service for ever."""
+    prefix = name.encode() + b" "
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the client went away, or sent a line without end
+            while line := await reader.readline():
+                writer.write(prefix + line)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "", port, backlog=4096)
+    await server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the servers of a service endpoint")
+    parser.add_argument("--name", required=True, help="how the endpoint calls itself")
+    name = parser.parse_args().name
+    threading.Thread(target=Server(name, HTTP_PORT).serve_forever, daemon=True).start()
+    asyncio.run(serve_numbers(name, ECHO_PORT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Where a running lab keeps what is its own: an id, a directory, a ledger.
+
+Everything that a lab starts carries the lab's id in its environment and is entered in the ledger, so that clean-up
+can take away that and nothing else, even after the lab itself was killed. Interfaces and namespaces need no entry:
+they live in unnamed namespaces and go with the last process in them.
+
+Only the standard library: `mn` runs this with the distribution's own Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RUN_DIRECTORY = Path("/run/maglab")
+ID_VARIABLE = "MAGLAB_ID"
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, told from a later one with the same number by the time of its start."""
+
+    pid: int
+    start_ticks: int  # clock ticks after boot: field 22 of /proc/PID/stat
+    what: str
+
+    @staticmethod
+    def of(pid: int, what: str) -> Process:
+        """Returns the process that has this number now."""
+        return Process(pid, _start_ticks(pid) or 0, what)
+
+    @property
+    def alive(self) -> bool:
+        """Says whether it still runs; a zombie does not."""
+        return _start_ticks(self.pid) == self.start_ticks
+
+    def kill(self) -> None:
+        """Kills it at once, if it still is the process that it was."""
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(self.pid)  # from here on the number cannot pass to another process
+            try:
+                if self.alive:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+
+
+class Site:
+    """One lab's directory, id and ledger."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.id = directory.name
+
+    @classmethod
+    def create(cls, topology: str) -> Site:
+        """Makes the directory of a new lab, owned by this process."""
+        site = cls(RUN_DIRECTORY / f"{topology}-{secrets.token_hex(3)}")
+        site.directory.mkdir(parents=True, mode=0o755)
+        site.enter(Process.of(os.getpid(), "owner"))
+        return site
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Returns the environment of everything that this lab starts."""
+        return {**os.environ, ID_VARIABLE: self.id}
+
+    def enter(self, process: Process) -> None:
+        """Enters a process in the ledger."""
+        with open(self.directory / LEDGER, "a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(asdict(process)) + "\n")
+
+    def ledger(self) -> list[Process]:
+        """Returns every process entered so far, dead or alive; a line cut short by a crash is passed over."""
+        entries = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.directory / LEDGER).read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, TypeError):
+                    entries.append(Process(**json.loads(line)))
+        return entries
+
+    @property
+    def owner(self) -> Process | None:
+        """Returns the process that made this lab, None if it died before it said so."""
+        return next((entry for entry in self.ledger() if entry.what == "owner"), None)
+
+    def processes(self) -> list[Process]:
+        """Returns all of this lab's living processes but its owner: those in the ledger, and those that carry its id."""
+        entered = [entry for entry in self.ledger() if entry.what != "owner" and entry.alive]
+        known = {entry.pid for entry in entered} | {os.getpid()}
+        return entered + [process for process in _carriers(self.id) if process.pid not in known]
+
+    def clean(self, deadline_s: float = 5.0) -> int:
+        """Kills this lab's processes and removes its directory; returns how many processes there were."""
+        killed = set()
+        give_up = time.monotonic() + deadline_s
+        while (living := self.processes()) and time.monotonic() < give_up:
+            for process in living:
+                process.kill()
+                killed.add(process.pid)
+            time.sleep(0.005)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            RUN_DIRECTORY.rmdir()  # only when this was the last lab
+        return len(killed)
+
+
+def sites() -> list[Site]:
+    """Returns all labs that left a directory, running or not."""
+    with contextlib.suppress(FileNotFoundError):
+        return [Site(path) for path in sorted(RUN_DIRECTORY.iterdir()) if path.is_dir()]
+    return []
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Returns when a process started, None if there is none or only its zombie (proc(5))."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if after_name[0] in "ZX" else int(after_name[19])
+
+
+def _carriers(site_id: str) -> Iterator[Process]:
+    """Yields the processes that were started with this id in their environment."""
+    marker = f"{ID_VARIABLE}={site_id}".encode()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if marker in Path(f"/proc/{entry.name}/environ").read_bytes().split(b"\0"):
+                    yield Process.of(int(entry.name), "found by its id")

@@ -1,0 +1,140 @@
+"""`python -m maglev`: the daemons, replay, and the configuration check."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+from . import config as configuration
+from .config import Config
+from .engine import machine
+from .errors import MaglevError
+from .flow import Address
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns 0, 1 for an error that the user can mend, 2 for wrong use."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except MaglevError as error:
+        print(f"maglev: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m maglev", description="Maglev, a network load balancer.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    forwarder = _daemon(commands, "forwarder", "move packets and check endpoints' health", _forwarder)
+    controller = _daemon(commands, "controller", "announce VIPs while the forwarder is fit; run by ExaBGP", _controller)
+    for command in (forwarder, controller):
+        command.add_argument("--maglev", metavar="NAME", help="which Maglev this is (default: by its addresses)")
+
+    endpoint = _daemon(commands, "endpoint", "take clients' packets out of GRE, and hold the VIPs", _endpoint)
+    endpoint.add_argument("--address", type=_address, help="which endpoint this is (default: by its addresses)")
+    endpoint.add_argument("--decapsulation", choices=("auto", "kernel", "tun"), default="auto",
+                          help="kernel GRE devices, or a TUN device fed by this process (default: auto)")  # fmt: skip
+
+    replay = commands.add_parser("replay", help="what a forwarder would send out for the frames of a pcap file")
+    replay.add_argument("--config", required=True, type=Path, metavar="FILE")
+    replay.add_argument("--maglev", required=True, metavar="NAME", help="which Maglev's forwarder")
+    replay.add_argument("--engine", choices=("reference",), default="reference")
+    replay.add_argument("--down", nargs="+", action="extend", default=[], metavar="ADDRESS",
+                        help="endpoints that are unhealthy")  # fmt: skip
+    replay.add_argument("captures", nargs="*", metavar="IN.pcap OUT.pcap", help="Ethernet frames in, frames out")
+    replay.set_defaults(run=_replay, fail=replay.error)
+
+    check = commands.add_parser("check-config", help="exit 0, or say what is wrong and exit 1")
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.set_defaults(run=_check_config)
+    return parser
+
+
+def _daemon(commands: argparse._SubParsersAction, name: str, text: str, run: object) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text)
+    command.add_argument("--config", required=True, type=Path, metavar="FILE")
+    command.add_argument("--control", type=Path, metavar="PATH",
+                         help=f"control socket (default: {machine.RUN_DIRECTORY}/NAME.sock)")  # fmt: skip
+    command.set_defaults(run=run)
+    return command
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
+
+
+def _name(options: argparse.Namespace, config: Config) -> str:
+    """Returns which Maglev of the configuration this machine is."""
+    if options.maglev:
+        return config.maglev(options.maglev).name
+    own = machine.find_self([maglev.address for maglev in config.maglevs], "Maglev")
+    return next(maglev.name for maglev in config.maglevs if maglev.address == own)
+
+
+def _control(options: argparse.Namespace, name: str) -> Path:
+    if options.control:
+        return Path(options.control)
+    machine.RUN_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return machine.RUN_DIRECTORY / f"{name}.sock"
+
+
+def _forwarder(options: argparse.Namespace) -> None:
+    from .forwarder import ForwarderDaemon  # Numba, which the other commands can do without, takes 0.2 s to import
+
+    config = configuration.load(options.config)
+    name = _name(options, config)
+    ForwarderDaemon(options.config, config, name).run(_control(options, name))
+
+
+def _controller(options: argparse.Namespace) -> None:
+    from . import controller
+
+    name = _name(options, configuration.load(options.config))
+    controller.run(_control(options, name), name)
+
+
+def _endpoint(options: argparse.Namespace) -> None:
+    from . import endpoint
+
+    config = configuration.load(options.config)
+    control = options.control or _control(options, f"endpoint-{options.address or 'self'}")
+    endpoint.run(config, options.address, Path(control), options.decapsulation)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from . import replay
+
+    down, captures = _addresses_first([*options.down, *options.captures])
+    if len(captures) != 2:
+        options.fail(f"expected IN.pcap and OUT.pcap, found {' '.join(captures) or 'neither'}")
+    source, target = map(Path, captures)
+    replay.run(configuration.load(options.config), options.maglev, down, source, target)
+
+
+def _addresses_first(words: list[str]) -> tuple[list[Address], list[str]]:
+    """Parts the addresses after --down from the files that follow them, for argparse cannot tell where a list ends."""
+    addresses: list[Address] = []
+    for position, word in enumerate(words):
+        try:
+            addresses.append(ip_address(word))
+        except ValueError:
+            return addresses, words[position:]
+    return addresses, []
+
+
+def _check_config(options: argparse.Namespace) -> None:
+    config = configuration.load(options.file)
+    print(f"{options.file}: {len(config.vips)} VIPs, {len(config.pools)} pools, {len(config.maglevs)} Maglevs: sound")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

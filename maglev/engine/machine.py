@@ -1,0 +1,61 @@
+"""What a daemon asks of the machine it runs on: which addresses it has, and to be told when to stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from pyroute2 import IPRoute
+
+from ..errors import PlatformError
+from ..flow import Address, pack_address
+
+RUN_DIRECTORY = Path("/run/maglev")
+
+
+def own_addresses() -> dict[bytes, str]:
+    """Returns this machine's IPv4 addresses (16 bytes each) and the interface that holds each."""
+    with IPRoute() as kernel:
+        names = {link["index"]: link.get("ifname") for link in kernel.get_links()}
+        return {pack_address(held.get("local")): names[held["index"]] for held in kernel.get_addr(family=2)}
+
+
+def find_self(candidates: Iterable[Address], role: str) -> Address:
+    """Returns the one address among `candidates` that this machine has; PlatformError if there is none, or several."""
+    own = own_addresses()
+    mine = [address for address in candidates if pack_address(address) in own]
+    if len(mine) == 1:
+        return mine[0]
+    found = "none of them is" if not mine else f"{', '.join(map(str, mine))} are"
+    raise PlatformError(f"cannot tell which {role} this machine is: {found} an address of it; name one with an option")
+
+
+def say(text: str) -> None:
+    """Writes a line to the daemon's log, its standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def leave_on_signals() -> None:
+    """Makes SIGTERM and SIGINT leave through `SystemExit`, so that whatever was set up is taken down."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+
+
+def die_with_any_thread() -> None:
+    """Makes the failure of a background thread end the whole daemon: half a daemon is worse than none."""
+
+    def die(failure: Any) -> None:
+        traceback.print_exception(failure.exc_type, failure.exc_value, failure.exc_traceback, file=sys.stderr)
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.excepthook = die

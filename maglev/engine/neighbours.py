@@ -1,0 +1,139 @@
+"""Next hops from the kernel's own tables: route, neighbour, link address, by netlink (rtnetlink(7)).
+
+The kernel resolves addresses and ages them; we ask it to, and follow what it says. Packets that a packet socket
+sends do not tell the kernel that a neighbour is in use, so every next hop is called to its mind now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_LINK, RTMGRP_NEIGH
+
+from ..flow import unpack_address
+
+REFRESH_S = 2.0  # how often each next hop is called to the kernel's mind
+ETHERTYPE = b"\x08\x00"
+NTF_USE = 0x01  # linux/neighbour.h: treat this entry as used, so resolve or confirm it
+NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
+
+Hop = tuple[int, str]  # interface index, address of the next hop
+
+
+class Neighbours:
+    """Keeps the Ethernet header that leads to each endpoint, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._headers: dict[bytes, bytes] = {}  # endpoint (16 bytes): header; exchanged whole
+        self._targets: frozenset[bytes] = frozenset()
+        self._hops: dict[bytes, Hop] = {}
+        self._own: dict[int, bytes] = {}  # interface index: its own link address
+        self._theirs: dict[Hop, bytes] = {}
+        self._routes_changed: asyncio.Event | None = None
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
+
+    def start(self) -> None:
+        """Starts following the kernel's tables; returns when it does."""
+        self._thread.start()
+        self._ready.wait()
+
+    def next_hop(self, endpoint: bytes) -> bytes | None:
+        """Returns the Ethernet header (14 bytes) that leads to an endpoint (16 bytes), None while it is unknown."""
+        return self._headers.get(endpoint)
+
+    def set_targets(self, endpoints: Iterable[bytes]) -> None:
+        """Says which endpoints (16 bytes each) next hops are wanted for; another thread may call it."""
+        self._targets = frozenset(endpoints)
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._routes_changed is not None:
+            self._routes_changed.set()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._follow())
+
+    async def _follow(self) -> None:
+        self._routes_changed = asyncio.Event()
+        async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
+            await events.bind(groups=RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_LINK)
+            await self._read_all(queries)
+            self._ready.set()
+            await asyncio.gather(self._read_events(events), self._keep_current(queries))
+
+    async def _read_all(self, queries: AsyncIPRoute) -> None:
+        async for link in await queries.get_links():
+            self._learn(link)
+        async for neighbour in await queries.get_neighbours():
+            self._learn(neighbour)
+
+    async def _read_events(self, events: AsyncIPRoute) -> None:
+        while True:
+            async for message in events.get():
+                if not self._learn(message):
+                    self._wake()
+
+    def _learn(self, message: Any) -> bool:
+        """Takes a neighbour's or a link's address from a message; returns False if routes must be asked for again."""
+        event = message["event"]
+        if event.endswith("NEIGH"):
+            hop = (message["ifindex"], str(message.get("dst")))
+            link_address = message.get("lladdr")
+            if event == "RTM_NEWNEIGH" and message["state"] & NUD_USABLE and link_address:
+                self._theirs[hop] = _packed(link_address)
+            else:
+                self._theirs.pop(hop, None)
+            self._publish()
+            return True
+        if event == "RTM_NEWLINK" and message.get("address"):
+            self._own[message["index"]] = _packed(message.get("address"))
+        return False
+
+    async def _keep_current(self, queries: AsyncIPRoute) -> None:
+        """Asks for routes when they may have changed, and for every next hop in regular intervals."""
+        assert self._routes_changed is not None
+        while True:
+            self._routes_changed.clear()
+            targets = self._targets
+            self._hops = {target: hop for target in targets if (hop := await _route(queries, target))}
+            self._publish()
+            for hop in set(self._hops.values()):
+                await _use(queries, hop)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._routes_changed.wait(), REFRESH_S)
+
+    def _publish(self) -> None:
+        self._headers = {
+            target: self._theirs[hop] + self._own[hop[0]] + ETHERTYPE
+            for target, hop in self._hops.items()
+            if hop in self._theirs and hop[0] in self._own
+        }
+
+
+async def _route(queries: AsyncIPRoute, target: bytes) -> Hop | None:
+    """Returns the interface and next hop by which the kernel would reach an address, None if it cannot."""
+    destination = str(unpack_address(target))
+    try:
+        for route in await queries.route("get", dst=destination):
+            return route.get("oif"), route.get("gateway") or destination
+    except NetlinkError:
+        pass
+    return None
+
+
+async def _use(queries: AsyncIPRoute, hop: Hop) -> None:
+    with contextlib.suppress(NetlinkError):  # the interface may just have gone
+        await queries.neigh("add", ifindex=hop[0], dst=hop[1], state=0, flags=NTF_USE)
+
+
+def _packed(link_address: str) -> bytes:
+    return bytes.fromhex(link_address.replace(":", ""))

@@ -1,0 +1,179 @@
+"""The forwarder: data plane, config manager and health checks of one Maglev in one process (Maglev §2.2, §3).
+
+The main thread moves packets. Health checks, netlink and the control socket have threads of their own; what they
+change reaches the packets by exchanging the forwarder's map of VIPs, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from . import config as configuration
+from . import health
+from .config import Config, Member
+from .engine import machine
+from .engine import socket as socket_engine
+from .engine.control import ControlServer
+from .engine.neighbours import Neighbours
+from .engine.probes import Prober
+from .errors import ConfigError, Problem
+from .flow import pack_address, unpack_address
+from .forwarding import Forwarder, Statistics
+from .replay import connection_table
+from .selection import MapBuilder
+
+ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
+
+
+class ForwarderDaemon:
+    """Ties configuration, health and next hops to the decisions of a `Forwarder`."""
+
+    def __init__(self, file: Path, config: Config, name: str) -> None:
+        self._file, self._config, self._name = file, config, name
+        self._maglev = config.maglev(name)
+        self._forwarder = Forwarder(pack_address(self._maglev.address), connection_table(config))
+        self._statistics = Statistics()
+        self._builder = MapBuilder()
+        self._neighbours = Neighbours()
+        self._prober = Prober(on_change=lambda states: self._rebuild())
+        self._rebuilding = threading.Lock()
+        self._draining = False
+        self._generation = 0
+        self._started = time.monotonic()
+
+    def run(self, control: Path) -> None:
+        """Serves until a signal ends it; PlatformError if the machine lacks what is needed."""
+        interface = machine.own_addresses().get(pack_address(self._maglev.address))
+        if interface is None:
+            raise machine.PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
+        machine.leave_on_signals()
+        machine.die_with_any_thread()
+        signal.signal(signal.SIGHUP, lambda number, frame: threading.Thread(target=self._reload_logged).start())
+        with contextlib.ExitStack() as undo:
+            packets = undo.enter_context(socket_engine.open_socket(interface))
+            server = ControlServer(control, self._routes())
+            undo.callback(server.close)
+            self._neighbours.start()
+            self._adopt(self._config)
+            self._prober.start()
+            server.start()
+            socket_engine.run(packets, self._forwarder, self._neighbours.next_hop, self._statistics)
+
+    def _routes(self) -> dict[str, Any]:
+        return {
+            "GET /status": self.status,
+            "GET /statistics": self.statistics,
+            "GET /tables": self.tables,
+            "POST /reload": self.reload,
+            "POST /drain": lambda: self._set_draining(True),
+            "POST /undrain": lambda: self._set_draining(False),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Returns the document by which the controller decides, and everything that a person asks first."""
+        vips = self._config.vips_of(self._maglev.shard)
+        return {
+            "maglev": self._name,
+            "address": str(self._maglev.address),
+            "shard": self._maglev.shard,
+            "ready": self._prober.complete,
+            "draining": self._draining,
+            "generation": self._generation,
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "engine": "socket",
+            "hash": self._config.forwarder.hash,
+            "vips": sorted({str(vip.address) for vip in vips}),
+            "pools": {vip.pool: self._pool_status(vip.pool) for vip in vips},
+        }
+
+    def _pool_status(self, pool: str) -> dict[str, Any]:
+        members = self._config.pool_members(pool)
+        backends = self._forwarder.vips.pools.get(pool)
+        usable = backends.usable if backends else frozenset()
+        healthy = [member for member in members if pack_address(member.address) in usable]
+        return {
+            "healthy": [str(member.address) for member in healthy],
+            "unhealthy": [str(member.address) for member in members if member not in healthy],
+            "drained": [str(member.address) for member in members if member.weight == 0],
+            "table_digest": backends.digest if backends else None,
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Returns counters since the start, in packets, and the connection table's occupancy, in flows."""
+        forwarded, connections = self._statistics.forwarded.copy(), self._forwarder.connections
+        active = connections.by_backend(time.monotonic(), ACTIVE_WITHIN_S)
+        return {
+            "forwarded": forwarded.total(),
+            "drops": self._statistics.drops(),
+            "vips": [
+                {"vip": vip, "endpoint": str(unpack_address(endpoint)), "packets": packets}
+                for (vip, endpoint), packets in sorted(forwarded.items())
+            ],
+            "connections": {
+                "entries": len(connections),
+                "capacity": connections.capacity,
+                "overflows": connections.overflows,
+                "active": sum(active.values()),
+                "active_by_endpoint": {str(unpack_address(backend)): flows for backend, flows in active.items()},
+            },
+        }
+
+    def tables(self) -> dict[str, Any]:
+        """Returns every pool's lookup table: the backend of each slot, null where there is none."""
+        pools = self._forwarder.vips.pools
+        return {
+            pool: {"slots": [str(unpack_address(backend)) if backend else None for backend in backends.slots]}
+            for pool, backends in pools.items()
+        }
+
+    def reload(self) -> dict[str, Any]:
+        """Reads the configuration again and commits it; ConfigError changes nothing (Maglev §2.2)."""
+        fresh = configuration.load(self._file)
+        self._check_same_machine(fresh)
+        self._adopt(fresh)
+        return {"generation": self._generation}
+
+    def _reload_logged(self) -> None:
+        try:
+            self.reload()
+        except ConfigError as error:
+            machine.say(f"configuration kept as it was: {error}")
+
+    def _check_same_machine(self, fresh: Config) -> None:
+        """Refuses what a running forwarder cannot take over: who it is, and the sizes of what it has allocated."""
+        old, new = self._config.forwarder, fresh.forwarder
+        problems = [
+            Problem(str(self._file), f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
+            for field in ("engine", "connection_table", "threads")
+            if getattr(old, field) != getattr(new, field)
+        ]
+        if self._maglev not in fresh.maglevs:
+            expected = f"{self._name} with address {self._maglev.address} and shard {self._maglev.shard}"
+            problems.append(Problem(str(self._file), "maglevs", [m.name for m in fresh.maglevs], expected))
+        if problems:
+            raise ConfigError(problems)
+
+    def _adopt(self, config: Config) -> None:
+        self._config = config
+        members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.pool_members(vip.pool)}
+        self._neighbours.set_targets(pack_address(address) for address in members)
+        self._prober.set_checks(health.checks_of(config, self._maglev.shard))
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Builds the map of VIPs aside, and swaps it in."""
+        with self._rebuilding:
+            self._forwarder.vips = self._builder.build(self._config, self._maglev.shard, self._is_healthy)
+            self._generation += 1
+
+    def _is_healthy(self, member: Member) -> bool:
+        return health.is_healthy(self._prober.states(), member) is True
+
+    def _set_draining(self, draining: bool) -> dict[str, Any]:
+        self._draining = draining
+        return {"draining": draining}

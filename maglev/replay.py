@@ -1,0 +1,50 @@
+"""`python -m maglev replay`: what the forwarder of a Maglev would send out for the frames of a capture file.
+
+The way to look at a forwarder, or to test one, without root, a network or a clock.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from .config import Config
+from .conntrack import ConnectionTable
+from .engine import pcap
+from .errors import IGNORED, MaglevError
+from .flow import Address, pack_address
+from .forwarding import Forwarder, Statistics
+from .selection import MapBuilder
+
+
+def connection_table(config: Config) -> ConnectionTable:
+    """Returns the connection table that a configuration asks for; one of capacity 0 if it is switched off."""
+    options = config.forwarder.connection_table
+    return ConnectionTable(options.capacity if options.enabled else 0, options.idle_timeout_s)
+
+
+def run(config: Config, name: str, down: Collection[Address], source: Path, target: Path) -> None:
+    """Replays `source` into `target` as the Maglev called `name`, with the endpoints `down` unhealthy.
+
+    MaglevError for a Maglev or an endpoint that the configuration does not have, or a file that cannot be used.
+    """
+    maglev = config.maglev(name)
+    _check_known(config, down)
+    vips = MapBuilder().build(config, maglev.shard, lambda member: member.address not in down)
+    forwarder = Forwarder(pack_address(maglev.address), connection_table(config), vips)
+    _print_summary(pcap.replay(source, target, forwarder))
+
+
+def _check_known(config: Config, down: Collection[Address]) -> None:
+    endpoints = {member.address for vip in config.vips for member in config.pool_members(vip.pool)}
+    for address in down:
+        if address not in endpoints:
+            allowed = ", ".join(map(str, sorted(endpoints, key=pack_address)))
+            raise MaglevError(f"--down {address}: no VIP's pool lists it; allowed: {allowed}")
+
+
+def _print_summary(statistics: Statistics) -> None:
+    print(f"forwarded {statistics.forwarded.total()}", file=sys.stderr)
+    for reason, count in sorted(statistics.reasons.items()):
+        print(f"{'ignored' if reason in IGNORED else 'dropped'} {count} {reason}", file=sys.stderr)

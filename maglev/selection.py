@@ -1,0 +1,36 @@
+"""From configuration and health to a `VipMap`: which backends stand behind each VIP now.
+
+Pure. Kept apart from `vips`, which packets meet, because the lookup tables that it builds bring in NumPy and Numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .baselines import TABLES
+from .config import Config, Member
+from .vips import Backends, VipMap, build_backends, build_map
+
+
+class MapBuilder:
+    """Builds maps, and builds anew only the pools that have changed since the last one."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, tuple[Any, Backends]] = {}  # pool: what it was built from, what was built
+
+    def build(self, config: Config, shard: str, is_healthy: Callable[[Member], bool]) -> VipMap:
+        """Returns the map of a shard's VIPs, with the healthy members of their pools behind them."""
+
+        def backends_of(pool: str) -> Backends:
+            return self._backends(pool, config, [member for member in config.pool_members(pool) if is_healthy(member)])
+
+        return build_map(config.vips_of(shard), backends_of)
+
+    def _backends(self, pool: str, config: Config, members: Sequence[Member]) -> Backends:
+        options = config.forwarder
+        basis = (options.hash, options.table_size, [(member.address, member.weight) for member in members])
+        known = self._built.get(pool)
+        if known is None or known[0] != basis:
+            known = self._built[pool] = basis, build_backends(members, options.table_size, TABLES[options.hash])
+        return known[1]

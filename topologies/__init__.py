@@ -1,0 +1,1 @@
+"""Wirings: one Mininet `Topo` a file, pure data, each drawn in its docstring."""
