@@ -89,7 +89,7 @@ def pools_in_use_have_endpoints(draft: Draft) -> Iterator[Finding]:
 def shards_are_served(draft: Draft) -> Iterator[Finding]:
     served = {machine.shard for machine in draft.maglevs.values()}
     for path, vip in draft.vips.items():
-        if draft.all_maglevs and vip.shard not in served:
+        if served and draft.all_maglevs and vip.shard not in served:
             yield f"{path}.shard", vip.shard, f"a shard that some Maglev serves: {_listing(served)}"
 
 

@@ -102,6 +102,8 @@ class _Reader:
         event = self.parser.get_event()
         if not isinstance(event, yaml.ScalarEvent):
             raise self._refusal(_place(event.start_mark), "this key", "a text as a key")
+        if not event.value or not event.value.isprintable():
+            raise self._refusal(_place(event.start_mark), event.value, "printable characters in a key, at least one")
         return str(event.value)
 
     def _refusal(self, field: str, value: object, allowed: str) -> ConfigError:

@@ -1,0 +1,486 @@
+"""Configurations: what is refused and how it is said, and what a sound one answers."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import re
+import time
+from ipaddress import ip_address
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from maglev import config, document
+from maglev.config import Config, HealthCheck, Member
+from maglev.errors import ConfigError, MaglevError
+
+SOUND = {
+    "shard": "default",
+    "maglevs": [{"name": "m1", "address": "10.1.1.2"}, {"name": "m2", "address": "10.1.2.2"}],
+    "pools": {
+        "web": {
+            "endpoints": [{"address": "10.2.2.2", "weight": 2}, {"address": "10.2.1.2"}],
+            "health_check": {"type": "http", "port": 80, "path": "/healthz"},
+        },
+        "dns": {"endpoints": [{"address": "10.2.1.2"}], "health_check": {"type": "ping"}},
+        "all": {"pools": ["web", "dns"]},
+    },
+    "vips": [
+        {"name": "www", "address": "192.0.2.2", "protocol": "tcp", "port": 80, "pool": "web"},
+        {"name": "dns", "address": "192.0.2.1", "protocol": "udp", "port": 53, "pool": "all"},
+    ],
+    "forwarder": {"engine": "socket", "table_size": 7, "connection_table": {"capacity": 100}},
+}
+MISSING = object()
+
+
+def text_of(changes=None):
+    """The sound document as YAML, with the value at each path of `changes` replaced, or taken away if MISSING."""
+    tree = copy.deepcopy(SOUND)
+    for path, value in (changes or {}).items():
+        *way, last = [int(part) if part.isdigit() else part for part in re.findall(r"\w+", path)]
+        place = tree
+        for part in way:
+            place = place[part]
+        if value is MISSING:
+            del place[last]
+        elif isinstance(place, list) and last == len(place):
+            place.append(value)
+        else:
+            place[last] = value
+    return yaml.safe_dump(tree)
+
+
+def parsed(changes=None):
+    return config.parse(text_of(changes))
+
+
+def problems(text):
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "site.yaml")
+    assert all(problem.file == "site.yaml" and problem.allowed for problem in caught.value.problems)
+    return [(problem.field, problem.value, problem.allowed) for problem in caught.value.problems]
+
+
+A_VIP = {"name": "x", "address": "192.0.2.9", "protocol": "tcp", "port": 80, "pool": "web"}
+A_PING = {"type": "ping"}
+
+# what is changed in the sound document; and the problem: field, value, what `allowed` says
+BAD = [
+    # one field
+    ({"vips[0].port": 0}, "vips[0].port", 0, "from 1 to 65535"),
+    ({"vips[0].port": 65536}, "vips[0].port", 65536, "from 1 to 65535"),
+    ({"vips[0].port": "80"}, "vips[0].port", "80", "whole number"),
+    ({"vips[0].port": True}, "vips[0].port", True, "whole number"),
+    ({"vips[0].port": MISSING}, "vips[0].port", None, "required"),
+    ({"vips[0].protocol": "sctp"}, "vips[0].protocol", "sctp", "tcp or udp"),
+    ({"vips[0].name": "a b"}, "vips[0].name", "a b", "letters, digits"),
+    ({"vips[0].name": 5}, "vips[0].name", 5, "in quotes"),
+    ({"vips[0].address": "192.0.2"}, "vips[0].address", "192.0.2", "IP address"),
+    ({"vips[0].address": 1}, "vips[0].address", 1, "IP address"),
+    ({"vips[0].address": "fe80::1%eth0"}, "vips[0].address", "fe80::1%eth0", "IP address"),
+    ({"vips[0].wieght": 1}, "vips[0].wieght", 1, "only the keys name, address, protocol, port, pool, shard"),
+    ({"vips[0]": "www"}, "vips[0]", "www", "a mapping with the keys name, address"),
+    ({"vips": {"www": {}}}, "vips", "a mapping", "a list of VIPs"),
+    ({"vip": []}, "vip", "a list", "only the keys shard, maglevs, pools, vips, forwarder"),
+    ({"maglevs": []}, "maglevs", "an empty list", "at least one Maglev"),
+    ({"shard": ""}, "shard", "", "a name"),
+    ({"pools.web.endpoints[1].weight": -1}, "pools.web.endpoints[1].weight", -1, "0 or more"),
+    ({"pools.web.endpoints[1].weight": True}, "pools.web.endpoints[1].weight", True, "finite number"),
+    ({"pools.web.endpoints[1].weight": float("inf")}, "pools.web.endpoints[1].weight", float("inf"), "finite number"),
+    ({"pools.web.endpoints[0]": "10.2.1.2"}, "pools.web.endpoints[0]", "10.2.1.2", "the keys address, weight"),
+    ({"pools.x": None}, "pools.x", None, "the keys endpoints, pools, health_check"),
+    ({"forwarder.engine": "xdp"}, "forwarder.engine", "xdp", "auto or socket"),
+    ({"forwarder.hash": "md5"}, "forwarder.hash", "md5", "maglev, modulo, ring or rendezvous"),
+    ({"forwarder.threads": 2}, "forwarder.threads", 2, "1"),
+    ({"forwarder.table_size": 65536}, "forwarder.table_size", 65536, "the nearest are 65521 and 65537"),
+    ({"forwarder.table_size": 10**30}, "forwarder.table_size", 10**30, "a prime from 2 to"),
+    ({"forwarder.connection_table.capacity": 0}, "forwarder.connection_table.capacity", 0, "whole number from 1"),
+    ({"forwarder.connection_table.enabled": "on"}, "forwarder.connection_table.enabled", "on", "true or false"),
+    ({"forwarder.connection_table.idle_timeout_s": 0}, "forwarder.connection_table.idle_timeout_s", 0, "above 0"),
+    # health checks
+    ({"pools.web.health_check.type": "icmp"}, "pools.web.health_check.type", "icmp", "ping, tcp or http"),
+    ({"pools.web.health_check.port": MISSING}, "pools.web.health_check.port", None, "type http needs"),
+    ({"pools.dns.health_check.type": "tcp"}, "pools.dns.health_check.port", None, "type tcp needs"),
+    ({"pools.dns.health_check.port": 53}, "pools.dns.health_check.port", 53, "no port"),
+    ({"pools.web.health_check.path": "x"}, "pools.web.health_check.path", "x", "starts with /"),
+    ({"pools.web.health_check.path": "/a b"}, "pools.web.health_check.path", "/a b", "no blanks"),
+    (
+        {"pools.web.health_check.type": "tcp"},
+        "pools.web.health_check.path",
+        "/healthz",
+        "no path in a check of type tcp",
+    ),
+    ({"pools.web.health_check.timeout_s": 1.5}, "pools.web.health_check.timeout_s", 1.5, "the interval, 1 s"),
+    ({"pools.web.health_check.interval_s": 0.25}, "pools.web.health_check.timeout_s", 0.5, "the interval, 0.25 s"),
+    ({"pools.web.health_check.interval_s": 0}, "pools.web.health_check.interval_s", 0, "0.01 to 3600"),
+    ({"pools.web.health_check.rise": 0}, "pools.web.health_check.rise", 0, "from 1 to 100"),
+    ({"pools.web.health_check.fall": 1.5}, "pools.web.health_check.fall", 1.5, "whole number"),
+    # names
+    ({"pools": {"a b": {}}, "vips": []}, "pools.a b", "a b", "letters, digits"),
+    ({"maglevs[1].name": "m1"}, "maglevs[1].name", "m1", "maglevs[0].name has this one"),
+    ({"vips[1].name": "www"}, "vips[1].name", "www", "vips[0].name has this one"),
+    ({"vips[0].pool": "wob"}, "vips[0].pool", "wob", "the name of a pool: all, dns, web"),
+    ({"pools.all.pools": ["web", "wob"]}, "pools.all.pools[1]", "wob", "the name of a pool: all, dns, web"),
+    ({"pools.all.pools": ["web", "web"]}, "pools.all.pools[1]", "web", "pools.all.pools[0] has this one"),
+    ({"pools": {}, "vips[1]": MISSING}, "vips[0].pool", "web", "(there is none)"),
+    # pools that lead back to themselves, and pools of nothing
+    ({"pools.all.pools": ["web", "all"]}, "pools.all.pools[1]", "all", "as all -> all does"),
+    ({"pools.web.pools": ["dns", "all"]}, "pools.web.pools[1]", "all", "as all -> web -> all does"),
+    ({"pools.web": {}}, "vips[0].pool", "web", "at least one endpoint"),
+    ({"pools.all.pools": ["e"], "pools.e": {"pools": []}}, "vips[1].pool", "all", "at least one endpoint"),
+    # shards
+    ({"vips[1].shard": "b"}, "vips[1].shard", "b", "some Maglev serves: default"),
+    ({"maglevs[0].shard": "a", "maglevs[1].shard": "b", "vips[1].shard": "a"}, "vips[0].shard", "default", ": a, b"),
+    # addresses
+    ({"maglevs[1].address": "10.1.1.2"}, "maglevs[1].address", "10.1.1.2", "maglevs[0].address has this one"),
+    ({"pools.web.endpoints[1].address": "10.2.2.2"}, "pools.web.endpoints[1].address", "10.2.2.2", "larger weight"),
+    (
+        {"vips[1]": A_VIP | {"address": "192.0.2.2"}},
+        "vips[1]",
+        "192.0.2.2 tcp 80",
+        "that no other VIP has; vips[0] has this one",
+    ),
+    ({"vips[0].address": "10.1.2.2"}, "vips[0].address", "10.1.2.2", "maglevs[1].address has it"),
+    ({"vips[0].address": "10.2.2.2"}, "vips[0].address", "10.2.2.2", "pools.web.endpoints[0].address has it"),
+    ({"vips[0].address": "0.0.0.0"}, "vips[0].address", "0.0.0.0", "not unspecified"),
+    ({"vips[0].address": "127.0.0.1"}, "vips[0].address", "127.0.0.1", "loopback"),
+    ({"maglevs[0].address": "224.0.0.1"}, "maglevs[0].address", "224.0.0.1", "multicast"),
+    (
+        {"pools.dns.endpoints[0].address": "255.255.255.255"},
+        "pools.dns.endpoints[0].address",
+        "255.255.255.255",
+        "reserved",
+    ),
+    ({"vips[0].address": "2001:db8::1"}, "vips[0].address", "2001:db8::1", "does not carry IPv6"),
+    ({"maglevs[0].address": "2001:db8::1"}, "maglevs[0].address", "2001:db8::1", "does not carry IPv6"),
+    (
+        {"pools.dns.endpoints[0].address": "2001:db8::1"},
+        "pools.dns.endpoints[0].address",
+        "2001:db8::1",
+        "does not carry IPv6",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "value", "allowed"), BAD, ids=lambda value: str(value)[:50])
+def test_refuses_what_is_wrong_and_nothing_else(changes, field, value, allowed):
+    found = problems(text_of(changes))
+    assert [problem[:2] for problem in found] == [(field, value)]
+    assert allowed in found[0][2]
+
+
+# texts that are no configuration; and the problem: field, value, what `allowed` says
+BAD_TEXTS = [
+    ("", "document", "an empty file", "one YAML document"),
+    ("# nothing yet\n", "document", "an empty file", "one YAML document"),
+    ("- 1", "document", "a list", "a mapping with the keys shard, maglevs"),
+    ("--- \n", "document", None, "a mapping with the keys shard, maglevs"),
+    ("a: 1\n---\nb: 2\n", "line 2, column 1", "a second document", "one YAML document"),
+    ("a: 1\nb: [\n", "line 3, column 1", "did not find expected node content", "YAML"),
+    ("a:\n\tb: 1", "line 2, column 1", "found character that cannot start any token", "YAML"),
+    ("a: \x07", "document", "unacceptable character #x0007: control characters are not allowed", "printable"),
+    (
+        "a: \ud800",
+        "document",
+        "'utf-8' codec can't encode character '\\ud800' in position 3: surrogates not allowed",
+        "",
+    ),
+    ("{[1]: 2}", "line 1, column 2", "this key", "a text"),
+    ("? \n: 1", "line 1, column 2", "", "printable"),
+    ('"a\\nb": 1', "line 1, column 1", "a\nb", "printable"),
+    ("a: !!python/name:os.system x", "a", "tag:yaml.org,2002:python/name:os.system", "without a tag"),
+    ("a: !list [1]", "a", "!list", "without a tag"),
+    ("a: &x [1]\nb: [2, *x]", "b[1]", "*x", "no aliases"),
+    ("&x [*x]", "[0]", "*x", "no aliases"),
+    ("{a: " * 50_000, "line 1, column 85", "deeper nesting", "20 levels"),
+]
+
+
+@pytest.mark.parametrize(("text", "field", "value", "allowed"), BAD_TEXTS, ids=lambda value: str(value)[:30])
+def test_refuses_texts_that_cannot_be_read(text, field, value, allowed):
+    found = problems(text)
+    assert [problem[:2] for problem in found] == [(field, value)]
+    assert allowed in found[0][2]
+
+
+def test_reads_the_same_without_the_loader_in_c(monkeypatch):
+    monkeypatch.setattr(document, "_LOADER", yaml.SafeLoader)
+    assert parsed() == Config.model_validate(parsed().model_dump())
+    for text in ("", "a: 1\n---\nb: 2\n", "a: [", "a: \x07", "a: &x [1]\nb: [2, *x]", "{a: " * 50_000):
+        assert len(problems(text)) == 1
+
+
+def test_names_every_key_that_stands_twice_and_all_else_that_is_wrong():
+    text = text_of({"vips[0].port": 0, "pools.all.pools": ["all"]}) + "vips: []\nforwarder: {threads: 1, threads: 7}\n"
+    assert [problem[:2] for problem in problems(text)] == [
+        ("vips", "vips"),
+        ("forwarder", "forwarder"),
+        ("forwarder.threads", "threads"),
+        ("forwarder.threads", 7),
+        ("pools.all.pools[0]", "all"),
+    ]
+
+
+def test_a_bad_object_does_not_hide_what_is_wrong_with_others():
+    changes = {"vips[0].port": 0, "vips[1].pool": "wob", "pools.web.endpoints[0].weight": -1, "maglevs[0].address": "x"}
+    assert {problem[0] for problem in problems(text_of(changes | {"forwarder.threads": 2}))} == {
+        *changes,
+        "forwarder.threads",
+    }
+
+
+def test_names_two_cycles_and_each_once():
+    nested = {"a": ["b"], "b": ["c"], "c": ["a"], "x": ["y"], "y": ["x", "a"]}
+    found = problems(text_of({"pools": {name: {"pools": pools} for name, pools in nested.items()}, "vips": []}))
+    assert {allowed.split(", as ")[1] for _, _, allowed in found} == {"a -> b -> c -> a does", "x -> y -> x does"}
+    assert len(found) == 2
+
+
+def test_a_message_stays_short_whatever_was_found():
+    for value in ("x" * 10_000, list(range(10_000)), {str(i): i for i in range(10_000)}):
+        [(_, shown, _)] = problems(text_of({"vips[0].protocol": value}))
+        assert len(str(shown)) < 100
+
+
+def test_error_text_has_a_line_for_each_problem():
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text_of({"vips[0].port": 0, "vips[1].port": 0}), "site.yaml")
+    assert str(caught.value).splitlines() == [
+        f"site.yaml: vips[{i}].port: 0 is not allowed; allowed: a whole number from 1 to 65535" for i in (0, 1)
+    ]
+
+
+def test_load_reads_a_file(tmp_path):
+    (tmp_path / "site.yaml").write_text(text_of(), "utf-8")
+    assert config.load(tmp_path / "site.yaml") == parsed()
+
+
+def test_load_names_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "latin").write_bytes(b"shard: caf\xe9\n")
+    for name, value in (("none", "No such file or directory"), (".", "Is a directory"), ("latin", b"\xe9")):
+        with pytest.raises(ConfigError) as caught:
+            config.load(tmp_path / name)
+        assert [(problem.file, problem.value) for problem in caught.value.problems] == [(str(tmp_path / name), value)]
+    with pytest.raises(ConfigError):
+        config.load("\0")
+
+
+def test_fills_in_defaults():
+    whole = parsed({"forwarder": MISSING})
+    assert whole.forwarder.model_dump() == {
+        "engine": "auto",
+        "table_size": 65537,
+        "hash": "maglev",
+        "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0},
+        "threads": 1,
+    }
+    assert whole.pools["web"].endpoints[1].weight == 1
+    assert whole.pools["web"].health_check == HealthCheck(
+        type="http", port=80, path="/healthz", interval_s=1, timeout_s=0.5, rise=2, fall=2
+    )
+    assert parsed({"pools.web.health_check.path": MISSING}).pools["web"].health_check.path == "/"
+
+
+def test_the_default_shard_is_that_of_every_maglev_and_vip_without_one():
+    whole = parsed({"shard": "north", "maglevs[0].shard": "south", "vips[0].shard": "south"})
+    assert [machine.shard for machine in whole.maglevs] == ["south", "north"]
+    assert [vip.shard for vip in whole.vips] == ["south", "north"]
+
+
+def test_a_shard_may_have_a_maglev_and_no_vip():
+    assert parsed({"maglevs[0].shard": "idle"}).vips_of("idle") == ()
+
+
+def test_a_pool_that_no_vip_uses_may_be_empty():
+    assert parsed({"pools.later": {}}).pool_members("later") == ()
+
+
+def test_vips_of_a_shard_are_sorted_by_address_protocol_and_port():
+    def vip(name, address, protocol, port, shard="default"):
+        return {"name": name, "address": address, "protocol": protocol, "port": port, "pool": "web", "shard": shard}
+
+    vips = [
+        vip("e", "192.0.2.10", "tcp", 80),
+        vip("d", "192.0.2.9", "udp", 5),
+        vip("c", "192.0.2.9", "tcp", 443),
+        vip("b", "192.0.2.9", "tcp", 80),
+        vip("x", "192.0.2.1", "tcp", 80, "other"),
+    ]
+    whole = parsed({"vips": vips, "maglevs[0].shard": "other"})
+    assert [vip.name for vip in whole.vips_of("default")] == ["b", "c", "d", "e"]
+
+
+def test_maglev_is_found_by_name():
+    assert parsed().maglev("m2").address == ip_address("10.1.2.2")
+    with pytest.raises(MaglevError, match="no Maglev is called m3; there are: m1, m2"):
+        parsed().maglev("m3")
+
+
+PING, HTTP = HealthCheck(type="ping"), HealthCheck(type="http", port=80, path="/healthz")
+
+
+def test_pool_members_are_sorted_and_weights_of_one_address_add_up():
+    assert parsed().pool_members("web") == (
+        Member(ip_address("10.2.1.2"), 1.0, (HTTP,)),
+        Member(ip_address("10.2.2.2"), 2.0, (HTTP,)),
+    )
+    both = parsed().pool_members("all")
+    assert [(str(member.address), member.weight) for member in both] == [("10.2.1.2", 2.0), ("10.2.2.2", 2.0)]
+    assert set(both[0].health_checks) == {PING, HTTP}
+
+
+def test_a_listing_is_checked_by_the_nearest_pool_that_says_how():
+    pools = {
+        "inner": {"endpoints": [{"address": "10.3.0.1"}]},
+        "middle": {"pools": ["inner"], "health_check": {"type": "tcp", "port": 1}},
+        "outer": {"pools": ["middle"], "health_check": {"type": "tcp", "port": 2}},
+        "both": {"pools": ["middle", "inner"], "health_check": {"type": "tcp", "port": 3}},
+    }
+    whole = parsed({"pools": pools, "vips": []})
+    ports = {name: {check.port for check in whole.pool_members(name)[0].health_checks} for name in pools}
+    assert ports == {"inner": set(), "middle": {1}, "outer": {1}, "both": {1, 3}}
+
+
+@given(st.randoms(use_true_random=False))
+def test_nothing_depends_on_the_order_of_the_file(shuffler: random.Random):
+    tree = copy.deepcopy(SOUND)
+    tree["pools"]["all"]["endpoints"] = [{"address": f"10.3.0.{i}"} for i in range(1, 6)]
+    plain = config.parse(yaml.safe_dump(tree))
+    for items in (tree["vips"], tree["maglevs"], tree["pools"]["all"]["endpoints"], tree["pools"]["all"]["pools"]):
+        shuffler.shuffle(items)
+    names = list(tree["pools"])
+    shuffler.shuffle(names)
+    tree["pools"] = {name: tree["pools"][name] for name in names}
+    mixed = config.parse(yaml.safe_dump(tree, sort_keys=False))
+    assert mixed.vips_of("default") == plain.vips_of("default")
+    assert {name: mixed.pool_members(name) for name in names} == {name: plain.pool_members(name) for name in names}
+
+
+def test_thirty_storeys_of_pools_that_hold_the_next_twice_are_flattened_at_once():
+    """Two ways at every storey make 2^30 ways to the bottom: they add up, and nobody walks them one by one."""
+    pools = {"a30": {"endpoints": [{"address": "10.3.0.1"}]}, "b30": {"endpoints": [{"address": "10.3.0.1"}]}}
+    for storey in range(30):
+        pools |= {f"{side}{storey}": {"pools": [f"a{storey + 1}", f"b{storey + 1}"]} for side in "ab"}
+    whole = parsed({"pools": pools, "vips": [A_VIP | {"pool": "a0"}]})
+    assert whole.pool_members("a0") == (Member(ip_address("10.3.0.1"), float(2**30)),)
+
+
+def test_three_thousand_nested_pools_are_no_deeper_than_the_stack():
+    pools = {f"p{i}": {"pools": [f"p{i + 1}"]} for i in range(3000)} | {
+        "p3000": {"endpoints": [{"address": "10.3.0.1"}]}
+    }
+    assert len(parsed({"pools": pools, "vips": [A_VIP | {"pool": "p0"}]}).pool_members("p0")) == 1
+
+
+def test_configurations_do_not_change():
+    with pytest.raises(ValidationError):
+        parsed().maglevs[0].name = "other"
+
+
+def test_ten_thousand_endpoints_are_read_in_a_second():
+    endpoints = [{"address": f"10.{i >> 8}.{i & 255}.77"} for i in range(10_000)]
+    text = text_of({"pools.all.endpoints": endpoints})
+    start = time.process_time()
+    whole = config.parse(text)
+    assert len(whole.pool_members("all")) == 10_002
+    assert time.process_time() - start < 1.0
+
+
+addresses = st.integers(1, 250).map(lambda i: f"10.9.0.{i}")
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True)
+durations = st.floats(0.01, 3600, allow_subnormal=False)
+
+
+@st.composite
+def health_checks(draw):
+    kind = draw(st.sampled_from(["ping", "tcp", "http"]))
+    interval_s = draw(durations)
+    check = {"type": kind, "interval_s": interval_s, "timeout_s": draw(st.floats(0.01, interval_s))}
+    check |= {} if kind == "ping" else {"port": draw(st.integers(1, 65535))}
+    return check | ({"path": draw(st.from_regex(r"/[!-~]{0,20}", fullmatch=True))} if kind == "http" else {})
+
+
+@st.composite
+def documents(draw):
+    """Sound documents: pools hold only pools that come before them in the list of names, so there are no cycles."""
+    pool_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    pools = {}
+    for i, name in enumerate(pool_names):
+        listed = draw(st.lists(addresses, min_size=1, max_size=4, unique=True))
+        pools[name] = {
+            "endpoints": [{"address": address, "weight": draw(st.floats(0, 1e6))} for address in listed],
+            "pools": draw(st.lists(st.sampled_from(pool_names[:i]), unique=True)) if i else [],
+        }
+        if draw(st.booleans()):
+            pools[name]["health_check"] = draw(health_checks())
+    vips = [
+        {
+            "name": name,
+            "address": f"192.0.2.{i}",
+            "protocol": "tcp",
+            "port": 80,
+            "pool": draw(st.sampled_from(pool_names)),
+        }
+        for i, name in enumerate(draw(st.lists(names, max_size=3, unique=True)))
+    ]
+    return {"maglevs": [{"name": "m1", "address": "10.1.1.2"}], "pools": pools, "vips": vips}
+
+
+@given(documents())
+def test_what_is_written_is_what_is_read(tree):
+    whole = config.parse(yaml.safe_dump(tree))
+    assert config.parse(yaml.safe_dump(whole.model_dump(mode="json"))) == whole
+    assert {name: [e.weight for e in pool.endpoints] for name, pool in whole.pools.items()} == {
+        name: [e["weight"] for e in pool["endpoints"]] for name, pool in tree["pools"].items()
+    }
+
+
+def total_weight(tree, name):
+    pool = tree["pools"][name]
+    own = sum(endpoint["weight"] for endpoint in pool["endpoints"])
+    return own + sum(total_weight(tree, inner) for inner in pool["pools"])
+
+
+@given(documents())
+def test_no_weight_is_lost_in_flattening(tree):
+    whole = config.parse(yaml.safe_dump(tree))
+    for name in tree["pools"]:
+        members = whole.pool_members(name)
+        assert sum(member.weight for member in members) == pytest.approx(total_weight(tree, name))
+        assert len({member.address for member in members}) == len(members)
+
+
+KEYS = """shard maglevs pools vips forwarder name address protocol port pool endpoints weight health_check type path
+    interval_s timeout_s table_size connection_table capacity web m1 << 1"""
+keys = st.sampled_from(KEYS.split())
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.dates(), addresses, keys, st.binary()
+)
+trees = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=5), max_leaves=20
+)
+yaml_like = st.text(st.sampled_from("abc019 \n\t:-,?[]{}#&*!|>'\"%@`.~<=+eE_xob\ufeff\x85\0\ud800"), max_size=60)
+
+
+@given(st.one_of(trees.map(yaml.safe_dump), yaml_like, st.text()))
+def test_any_other_text_is_refused_as_a_configuration(text):
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text)
+    assert caught.value.problems
+    assert str(caught.value)
+
+
+PLACES = """shard maglevs pools vips forwarder vips[0] vips[0].port vips[0].pool maglevs[0] pools.web pools.all.pools
+    pools.web.endpoints pools.web.endpoints[0] pools.web.health_check forwarder.connection_table"""
+
+
+@given(st.sampled_from(PLACES.split()), trees)
+def test_any_value_anywhere_is_taken_or_refused(path, value):
+    with contextlib.suppress(ConfigError):
+        assert len(parsed({path: value}).maglevs) == 2 or path.startswith("maglevs")
