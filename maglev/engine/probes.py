@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import threading
@@ -29,6 +30,16 @@ STOP_S = 5.0  # for probes that are under way
 
 class ProbeFailed(Exception):
     """A probe that was answered, but not as it should be."""
+
+
+def phase(number: int) -> float:
+    """Returns where in its interval the check with a number is probed, from 0 to 1: any run of numbers spreads out."""
+    return number * GOLDEN % 1
+
+
+def pause_s(now: float, interval_s: float, its_phase: float) -> float:
+    """Returns how long a check waits after a probe that ended `now`, in seconds: until its phase comes again."""
+    return (its_phase - now / interval_s) % 1 * interval_s or interval_s
 
 
 class Prober:
@@ -117,7 +128,7 @@ class Prober:
             self._tasks.pop(check).cancel()
         for check in states:
             if check not in self._tasks:
-                self._tasks[check] = self._loop.create_task(self._repeat(check, next(self._started) * GOLDEN % 1))
+                self._tasks[check] = self._loop.create_task(self._repeat(check, phase(next(self._started))))
                 self._tasks[check].add_done_callback(self._task_ended)
         with self._lock:
             self._last_errors = {check: why for check, why in self._last_errors.items() if check in states}
@@ -127,14 +138,11 @@ class Prober:
         if not task.cancelled():
             self._end(task.exception())
 
-    async def _repeat(self, check: Check, phase: float) -> None:
-        """Probes at once, then whenever `phase` of another interval has passed on the loop's clock."""
-        interval_s = check.method.interval_s
+    async def _repeat(self, check: Check, its_phase: float) -> None:
         while True:
             async with self._slots:
                 self._record(check, await self._reason_to_fail(check))
-            turns = self._loop.time() / interval_s - phase
-            await asyncio.sleep((1 - turns % 1) * interval_s)
+            await asyncio.sleep(pause_s(self._loop.time(), check.method.interval_s, its_phase))
 
     async def _reason_to_fail(self, check: Check) -> str | None:
         try:
@@ -143,7 +151,7 @@ class Prober:
         except TimeoutError:
             return f"no answer within {check.method.timeout_s:g} s"
         except OSError as error:
-            return error.strerror or str(error)
+            return os.strerror(error.errno) if error.errno else str(error)
         except Exception as error:  # whatever it is, it must end neither this check nor the others
             return str(error) or type(error).__name__
         return None

@@ -1,0 +1,450 @@
+"""Probes of real servers on the loopback interface, and the prober that schedules them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+
+import pytest
+
+from maglev.config import HealthCheck
+from maglev.engine.probes import IN_FLIGHT, LONGEST_ANSWER, Prober, pause_s, phase
+from maglev.health import Check, State, Verdict
+
+LOCALHOST = ip_address("127.0.0.1")
+DEADLINE_S = 10.0
+NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
+
+
+def until(condition, what):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
+        threading.Event().wait(0.002)
+
+
+@contextlib.contextmanager
+def probing(checks, on_change=lambda states: None, probe=None):
+    prober = Prober(on_change, probe)
+    prober.set_checks(checks)
+    prober.start()
+    try:
+        yield prober
+    finally:
+        prober.stop()
+
+
+def tcp_check(port, **options):
+    return Check(LOCALHOST, HealthCheck(type="tcp", port=port, **options))
+
+
+def http_check(port, path="/", **options):
+    return Check(LOCALHOST, HealthCheck(type="http", port=port, path=path, **options))
+
+
+def first_result(check):
+    """Whether the first probe of a check passed, and why not."""
+    with probing([check]) as prober:
+        until(lambda: prober.complete, f"a first result of {check}")
+        return prober.states()[check].verdict is Verdict.HEALTHY, prober.last_errors().get(check)
+
+
+@contextlib.contextmanager
+def listening(handle, port=0):
+    """A server on a port of its own choice, which gives each connection to `handle` in turn."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        ended = threading.Event()
+
+        def serve():
+            with contextlib.suppress(OSError):  # the listening socket was shut down, or the peer has gone
+                while True:
+                    connection = server.accept()[0]
+                    with connection, contextlib.suppress(ConnectionError):
+                        handle(connection, ended)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            ended.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(DEADLINE_S)
+
+
+def hang(connection, ended):
+    ended.wait(DEADLINE_S)
+
+
+def reset(connection, ended):
+    connection.recv(1024)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+
+
+def hang_up(connection, ended):
+    connection.recv(1024)
+
+
+def answer(*chunks):
+    def handle(connection, ended):
+        connection.recv(1024)
+        for chunk in chunks:
+            connection.sendall(chunk)
+
+    return handle
+
+
+def stop_half_way(connection, ended):
+    answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhal")(connection, ended)
+    hang(connection, ended)
+
+
+def never_end(connection, ended):
+    answer(b"HTTP/1.1 200 OK\r\n\r\n")(connection, ended)
+    while not ended.is_set():
+        connection.sendall(b"x" * LONGEST_ANSWER)
+
+
+HTTP_ANSWERS = [
+    (answer(b"HTTP/1.1 200 OK\r\n\r\n"), None),
+    (answer(b"HTTP/1.0 204 No Content\r\n\r\n"), None),
+    (answer(b"HTTP/1.1 399\r\n\r\n"), None),
+    (answer(b"HTT", b"P/1.1 2", b"00 OK\r\n", b"\r\nbody"), None),
+    (never_end, None),
+    (answer(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "HTTP status 400"),
+    (answer(b"HTTP/1.1 500 Internal Server Error\r\n\r\n"), "HTTP status 500"),
+    (answer(b"HTTP/1.1 199 Odd\r\n\r\n"), "HTTP status 199"),
+    (answer(b"220 mail.example ESMTP\r\n"), "the answer is not HTTP"),
+    (answer(b"HTTP/1.1 2000 OK\r\n"), "the answer is not HTTP"),
+    (hang_up, "the connection was closed without an answer"),
+    (reset, "Connection reset by peer"),
+    (hang, "no answer within 0.2 s"),
+    (stop_half_way, "no answer within 0.2 s"),
+]
+
+
+@pytest.mark.parametrize(("server", "reason"), HTTP_ANSWERS)
+def test_http_passes_on_a_good_status_only(server, reason):
+    timeout_s = 0.2 if reason and "within" in reason else DEADLINE_S
+    with listening(server) as port:
+        assert first_result(http_check(port, timeout_s=timeout_s, interval_s=DEADLINE_S)) == (reason is None, reason)
+
+
+def test_http_asks_for_the_path_as_a_client_should():
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which would keep the connection, were it not asked to close it
+
+        def do_GET(self):
+            asked.append((self.path, self.headers["Host"], self.headers["Connection"]))
+            self.send_response(200 if self.path == "/healthz?deep=1" else 404)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        port = server.server_port
+        try:
+            assert first_result(http_check(port, "/healthz?deep=1")) == (True, None)
+            assert first_result(http_check(port, "/other")) == (False, "HTTP status 404")
+        finally:
+            server.shutdown()
+            thread.join(DEADLINE_S)
+    assert asked[0] == ("/healthz?deep=1", f"127.0.0.1:{port}", "close")
+
+
+@pytest.mark.parametrize("check", [tcp_check, http_check])
+def test_a_refused_connection_fails_at_once(check):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can begin to
+        start = time.monotonic()
+        result = first_result(check(bound.getsockname()[1], timeout_s=DEADLINE_S, interval_s=DEADLINE_S))
+    assert result == (False, "Connection refused")
+    assert time.monotonic() - start < DEADLINE_S / 2
+
+
+def test_tcp_passes_when_somebody_listens_even_in_silence():
+    with listening(hang) as port:
+        assert first_result(tcp_check(port)) == (True, None)
+
+
+def test_tcp_fails_when_the_connection_is_not_taken_in_time():
+    with socket.socket() as full, contextlib.ExitStack() as queue:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # what does not fit the queue of a listener is not answered
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        assert first_result(tcp_check(full.getsockname()[1], timeout_s=0.1)) == (False, "no answer within 0.1 s")
+
+
+def may_ping():
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+    except PermissionError:
+        return False
+    return True
+
+
+needs_raw_sockets = pytest.mark.skipif(not may_ping(), reason="needs the right to open raw sockets (CAP_NET_RAW)")
+
+
+@needs_raw_sockets
+def test_ping_passes_for_whoever_answers():
+    addresses = [ip_address(f"127.0.{i}.1") for i in range(100)]
+    checks = [Check(address, HealthCheck(type="ping", timeout_s=5, interval_s=5)) for address in addresses]
+    with probing(checks) as prober:
+        until(lambda: prober.complete, "an answer from everybody")
+        assert prober.last_errors() == {}
+        assert set(prober.states().values()) == {State(Verdict.HEALTHY)}
+
+
+@needs_raw_sockets
+def test_ping_fails_where_nobody_can_be_asked():
+    broadcast = Check(ip_address("255.255.255.255"), HealthCheck(type="ping"))
+    passed, reason = first_result(broadcast)
+    assert not passed
+    assert reason
+
+
+@pytest.mark.skipif(may_ping(), reason="raw sockets may be opened here")
+def test_ping_without_the_right_to_says_so():
+    passed, reason = first_result(Check(LOCALHOST, HealthCheck(type="ping")))
+    assert not passed
+    assert "privilege" in reason.lower()
+
+
+def test_a_server_that_goes_and_returns_is_noticed():
+    verdicts = []
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(contextlib.ExitStack())
+        port = server.enter_context(listening(hang_up))
+        check = tcp_check(port, interval_s=0.02, timeout_s=0.02, rise=3, fall=3)
+        prober = stack.enter_context(probing([check], lambda states: verdicts.append(states[check].verdict)))
+        until(lambda: verdicts == [Verdict.HEALTHY], "health")
+        server.close()
+        until(lambda: verdicts == [Verdict.HEALTHY, Verdict.UNHEALTHY], "the fall")
+        assert prober.last_errors() == {check: "Connection refused"}
+        stack.enter_context(listening(hang_up, port))
+        until(lambda: verdicts == [Verdict.HEALTHY, Verdict.UNHEALTHY, Verdict.HEALTHY], "the rise")
+        assert prober.last_errors() == {}
+
+
+# From here on probes are made up, and what is tested is when they are sent and what becomes of their results.
+
+
+def many_checks(n, **options):
+    options = {"interval_s": 3600, "timeout_s": 3600} | options
+    return [Check(LOCALHOST, HealthCheck(type="tcp", port=port, **options)) for port in range(1, n + 1)]
+
+
+async def pass_at_once(check):
+    pass
+
+
+def test_the_first_round_is_sent_at_once_and_told_of_together():
+    calls = []
+    checks = many_checks(200)
+    with probing(checks, calls.append, pass_at_once) as prober:
+        until(lambda: prober.complete, "a first result of all")
+    assert calls[-1] == dict.fromkeys(checks, State(Verdict.HEALTHY))
+    assert len(calls) < 5
+
+
+def test_no_more_probes_than_a_process_has_descriptors_for():
+    under_way, most = set(), []
+    enough = asyncio.Event()
+
+    async def probe(check):
+        under_way.add(check)
+        most.append(len(under_way))
+        if len(under_way) == IN_FLIGHT:
+            asyncio.get_running_loop().call_later(0.05, enough.set)  # time for one too many to show up
+        await enough.wait()
+        under_way.remove(check)
+
+    with probing(many_checks(3 * IN_FLIGHT), probe=probe) as prober:
+        until(lambda: prober.complete, "a first result of all")
+    assert max(most) == IN_FLIGHT
+
+
+def test_a_check_is_repeated_and_never_overlaps_with_itself():
+    under_way, most = [], []
+
+    async def probe(check):
+        under_way.append(check)
+        most.append(len(under_way))
+        try:
+            await asyncio.Event().wait()  # until the timeout
+        finally:
+            under_way.pop()
+
+    [check] = many_checks(1, interval_s=0.01, timeout_s=0.01)
+    with probing([check], probe=probe) as prober:
+        until(lambda: len(most) > 10, "ten rounds")
+        assert prober.last_errors() == {check: "no answer within 0.01 s"}
+    assert set(most) == {1}
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 1000])
+@pytest.mark.parametrize("first", [0, 12345])
+def test_phases_spread_evenly_whatever_checks_have_come_and_gone(n, first):
+    phases = sorted(phase(number) for number in range(first, first + n))
+    gaps = [later - earlier for earlier, later in itertools.pairwise([*phases, phases[0] + 1])]
+    assert max(gaps) < 2.62 / n  # the three-gap theorem: at most 1/n times the golden ratio squared
+
+
+@pytest.mark.parametrize("now", [0.0, 17.3, 86400.125])
+@pytest.mark.parametrize("interval_s", [0.25, 1.0, 7.0])
+def test_a_pause_ends_when_the_phase_comes_again(now, interval_s):
+    for its_phase in (0.0, 0.25, 0.9):
+        pause = pause_s(now, interval_s, its_phase)
+        assert 0 < pause <= interval_s
+        turns = (now + pause) / interval_s - its_phase
+        assert turns == pytest.approx(round(turns), abs=1e-9)
+
+
+def test_checks_that_stay_keep_their_state_and_others_come_and_go():
+    stays, goes, comes = many_checks(3)
+    probed = []
+
+    async def probe(check):
+        probed.append(check)
+        if check == comes:
+            await asyncio.Event().wait()
+
+    with probing([stays, goes], probe=probe) as prober:
+        until(lambda: prober.complete, "a first result of both")
+        prober.set_checks([comes, stays])
+        assert prober.states() == {comes: State(), stays: State(Verdict.HEALTHY)}
+        until(lambda: comes in probed, "a probe of the new check")
+        assert prober.complete  # what has been learnt is enough to serve
+    assert probed == [stays, goes, comes]
+
+
+def test_a_check_that_is_dropped_is_not_probed_again_and_leaves_no_trace():
+    goes, stays = many_checks(2, interval_s=0.01, timeout_s=0.01)
+    probed = []
+
+    async def probe(check):
+        probed.append(check)
+        raise ConnectionError("no")
+
+    with probing([goes, stays], probe=probe) as prober:
+        until(lambda: prober.last_errors().keys() == {goes, stays}, "both failures")
+        prober.set_checks([stays])
+        until(lambda: prober.last_errors().keys() == {stays}, "forgetting")
+        before = len(probed)
+        until(lambda: len(probed) > before + 5, "more probes")
+        assert goes not in probed[before:]
+        assert prober.states().keys() == {stays}
+
+
+def test_snapshots_do_not_change():
+    [check] = many_checks(1, interval_s=0.01, timeout_s=0.01, fall=1)
+    fails = threading.Event()
+
+    async def probe(check):
+        if fails.is_set():
+            raise ConnectionError("no")
+
+    with probing([check], probe=probe) as prober:
+        until(lambda: prober.complete, "a first result")
+        snapshot = prober.states()
+        fails.set()
+        until(lambda: prober.states() == {check: State(Verdict.UNHEALTHY)}, "the fall")
+        assert snapshot == {check: State(Verdict.HEALTHY)}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ValueError("odd"), "odd"), (ZeroDivisionError(), "ZeroDivisionError"), (OSError(113, "x"), "No route to host")],
+)
+def test_whatever_a_probe_raises_is_a_failure_with_a_reason_and_the_others_go_on(error, reason):
+    bad, good = many_checks(2, interval_s=0.01, timeout_s=0.01)
+    rounds = itertools.count()
+
+    async def probe(check):
+        if check == bad:
+            next(rounds)
+            raise error
+
+    with probing([bad, good], probe=probe) as prober:
+        until(lambda: next(rounds) > 20, "more rounds")
+        assert prober.last_errors() == {bad: reason}
+        assert prober.states()[bad].verdict is Verdict.UNHEALTHY
+        assert prober.states()[good] == State(Verdict.HEALTHY)
+
+
+def test_it_is_not_complete_before_the_last_first_result_has_been_told_of():
+    quick, slow = many_checks(2)
+    go, heard = threading.Event(), []
+
+    async def probe(check):
+        while check == slow and not go.is_set():
+            await asyncio.sleep(0.001)
+
+    def on_change(states):
+        heard.append((prober.complete, states[slow].verdict))
+
+    prober = Prober(on_change, probe)
+    prober.set_checks([quick, slow])
+    assert not prober.complete
+    prober.start()
+    until(lambda: heard == [(False, Verdict.UNKNOWN)], "the quick result")
+    assert not prober.complete
+    go.set()
+    until(lambda: prober.complete, "completeness")
+    prober.stop()
+    assert heard == [(False, Verdict.UNKNOWN), (False, Verdict.HEALTHY)]
+
+
+def test_with_nothing_to_check_it_is_complete():
+    with probing([]) as prober:
+        until(lambda: prober.complete, "completeness")
+
+
+def test_an_error_of_the_listener_ends_the_thread_and_is_not_hidden(monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: raised.append(args.exc_value))
+
+    def on_change(states):
+        raise LookupError("a mistake in the program")
+
+    with probing(many_checks(1), on_change, pass_at_once) as prober:
+        until(lambda: raised, "the end of the thread")
+    assert [str(error) for error in raised] == ["a mistake in the program"]
+    assert not prober.complete
+
+
+def test_after_stop_nothing_is_probed_and_nothing_breaks():
+    probed = []
+
+    async def probe(check):
+        probed.append(check)
+
+    checks = many_checks(1, interval_s=0.01, timeout_s=0.01)
+    with probing(checks, probe=probe) as prober:
+        until(lambda: len(probed) > 3, "some probes")
+    assert "probes" not in {thread.name for thread in threading.enumerate()}
+    prober.set_checks(many_checks(2))
+    prober.stop()
+    assert prober.states() == dict.fromkeys(many_checks(2), State())
+
+
+def test_it_can_be_stopped_before_it_is_started():
+    Prober(lambda states: None).stop()
