@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class Connections:
     ) -> None:
         self._clients = list(clients)
         self._last: dict[str, list[Connection]] = {}
+        self._speaking = threading.Lock()  # a dashboard asks while the lab does
         self._holders = {client.name: _start_holder(client, address, port, interval_s) for client in clients}
         self.open(count)
 
@@ -76,11 +78,17 @@ class Connections:
         return sum(connection.is_broken for connection in self.all())
 
     def wait_settled(self, timeout_s: float = 2 * STALL_S) -> None:
-        """Waits until every connection has been answered since this call, or is known to have ended."""
-        already = {connection.name: connection.messages for connection in self.all()}
+        """Waits until every connection has been asked and answered since this call, or is known to have ended."""
+        before = {connection.name: connection.messages for connection in self.all()}
+        self._wait_for(lambda connection: connection.messages >= before[connection.name] + 2, timeout_s)
 
+    def wait_answered(self, messages: int, timeout_s: float) -> None:
+        """Waits until every connection has sent `messages` and had them answered, or is known to have ended."""
+        self._wait_for(lambda connection: connection.messages > messages, timeout_s)
+
+    def _wait_for(self, answered: Callable[[Connection], bool], timeout_s: float) -> None:
         def missing() -> str:
-            waiting = [c.name for c in self.all() if c.fate == "alive" and c.messages < already[c.name] + 2]
+            waiting = [connection.name for connection in self.all() if connection.fate == "alive" and not answered(connection)]
             return f"{len(waiting)} connections without an answer, such as {waiting[0]}" if waiting else ""
 
         wait_until(missing, timeout_s, "an answer on every connection")
@@ -126,6 +134,10 @@ class Connections:
 
     def _tell(self, commands: Mapping[str, str]) -> None:
         """Sends commands to all holders at once, and takes in what they report."""
+        with self._speaking:
+            self._exchange(commands)
+
+    def _exchange(self, commands: Mapping[str, str]) -> None:
         for client, command in commands.items():
             stream = self._holders[client].stdin
             assert stream is not None

@@ -30,7 +30,7 @@ from .observe import Snapshot
 from .site import Site
 from .waiting import wait_until
 
-CONVERGE_TIMEOUT_S = 6.0
+CONVERGE_TIMEOUT_S = 20.0
 DRAIN_QUIET_POLLS = 5  # a drained Maglev's share is gone when its packet counter stands still for so many looks
 
 
@@ -173,6 +173,12 @@ class Lab:
     def clients(self) -> list[str]:
         """Returns the clients' names, in order."""
         return [node.name for node in self._of_role("client")]
+
+    def state_of(self, name: str) -> str:
+        """Returns what was done to a node: `off`, `down`, `drained` or `up`."""
+        if self.node(name).is_dark:
+            return "off"
+        return "down" if name in self._down else "drained" if name in self._drained else "up"
 
     def run(self, node: str, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a shell command on a node; returns its exit status and what it printed."""

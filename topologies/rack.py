@@ -54,7 +54,7 @@ class Rack(Topo):  # type: ignore[misc]
 
 def cluster(maglevs: int, endpoints: int) -> dict[str, object]:
     """Returns the configuration of the rack's Maglevs: a web service and one that keeps connections open."""
-    check = {"type": "http", "port": 80, "path": "/healthz", "interval_s": 0.5, "timeout_s": 0.5, "rise": 2, "fall": 2}
+    check = {"type": "http", "port": 80, "path": "/healthz", "interval_s": 0.5, "timeout_s": 0.5, "rise": 2, "fall": 3}
     return {
         "shard": "default",
         "maglevs": [{"name": f"m{number}", "address": f"10.1.{number}.2"} for number in range(1, maglevs + 1)],

@@ -1,0 +1,197 @@
+"""`maglab`: the laboratory's command line. Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from maglev.errors import MaglevError
+
+from .errors import CannotStart, LabError, WrongUse
+from .site import sites
+
+app = typer.Typer(
+    help="Maglev Lab: a data centre with Google's Maglev load balancer, in this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+
+
+class Hash(StrEnum):
+    """Ways of hashing flows to endpoints."""
+
+    maglev = "maglev"
+    modulo = "modulo"
+    ring = "ring"
+    rendezvous = "rendezvous"
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    on = "on"
+    off = "off"
+
+
+Maglevs = Annotated[int, typer.Option(help="Number of Maglevs.")]
+Endpoints = Annotated[int, typer.Option(help="Number of service endpoints.")]
+Clients = Annotated[int, typer.Option(help="Number of clients.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to a file as JSON.")]
+
+
+@app.command()
+def demo(
+    topology: Annotated[str, typer.Option(help="Topology to build.")] = "rack",
+    maglevs: Maglevs = 3,
+    endpoints: Endpoints = 5,
+    clients: Clients = 2,
+    connections: Annotated[int, typer.Option(min=1, max=20000, help="Connections to hold.")] = 300,
+    hash: Annotated[Hash, typer.Option(help="How Maglevs hash flows to endpoints.")] = Hash.maglev,
+    connection_table: Annotated[Switch, typer.Option(help="Whether Maglevs remember flows.")] = Switch.on,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run it again with modulo hashing and no connection table, and show both.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines even on a terminal.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Hold hundreds of connections through a VIP, break things, and show that the connections persist."""
+    from . import dashboard
+    from .demo import Options, Result, run
+
+    if maglevs < 2 or endpoints < 3:
+        raise WrongUse("the demo kills Maglevs and endpoints: allowed are --maglevs 2 or more, --endpoints 3 or more")
+    _check_writable(json_file)
+
+    def one(hashing: str, table: bool) -> Result:
+        nodes = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+        title = f"{topology}: {hashing} hashing, connection table {dashboard.on_off(table)}"
+        show = dashboard.LiveShow if console.is_terminal and not plain else dashboard.PlainShow
+        with show(console, title) as shown:
+            result = run(Options(topology, connections, hashing, table, nodes), shown)
+        dashboard.print_result(console, result)
+        return result
+
+    result = one(hash.value, connection_table is Switch.on)
+    document = result.document()
+    if compare:
+        console.print()
+        document["compared_with"] = one(Hash.modulo.value, False).document()
+    _write_json(json_file, document)
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
+def up(
+    topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
+    maglevs: Maglevs = 3,
+    endpoints: Endpoints = 5,
+    clients: Clients = 2,
+) -> None:
+    """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
+    from mininet.cli import CLI
+
+    from .laboratory import Lab
+
+    with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
+        vips = ", ".join(f"{vip.name} {vip.address}:{vip.port}" for vip in lab.config.vips)
+        _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
+        CLI.prompt = "maglab> "
+        CLI(lab.net)
+        _say("taking it away")
+
+
+@app.command()
+def doctor(json_file: JsonFile = None) -> None:
+    """Say what this machine has, and what that changes for a lab."""
+    from dataclasses import asdict
+
+    from .doctor import examine, is_fit
+
+    findings = list(examine())
+    table = Table(box=None)
+    for heading in ("", "what", "needed", "so"):
+        table.add_column(heading)
+    for finding in findings:
+        mark = "[green]yes[/]" if finding.found else "[red]no[/]" if finding.needed else "[yellow]no[/]"
+        table.add_row(mark, finding.what, "yes" if finding.needed else "", finding.follows)
+    console.print(table)
+    fit = is_fit(findings)
+    console.print("A lab can run here." if fit else "A lab cannot run here: see the lines in red.")
+    _write_json(json_file, {"ok": fit, "findings": [asdict(finding) for finding in findings]})
+    raise typer.Exit(0 if fit else 3)
+
+
+@app.command()
+def clean(
+    lab: Annotated[str | None, typer.Argument(help="A lab's id; without it, all labs whose owner has died.")] = None,
+) -> None:
+    """Take away what labs left behind that were killed; with an ID, that lab, even if it runs."""
+    if os.geteuid() != 0:
+        raise CannotStart("only root may take a lab away: run it with sudo")
+    there = {site.id: site for site in sites()}
+    if lab is not None and lab not in there:
+        raise WrongUse(f"there is no lab {lab!r}; there are {', '.join(there) or 'none'}")
+    chosen = [there[lab]] if lab else [site for site in there.values() if not (site.owner and site.owner.alive)]
+    for site in chosen:
+        if lab and site.owner is not None:
+            site.owner.kill()
+        console.print(f"{site.id}: ended {site.clean()} processes", highlight=False)
+    running = [site.id for site in there.values() if site not in chosen]
+    if running:
+        console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
+    if not chosen and not running:
+        console.print("nothing to clean")
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _check_writable(path: Path | None) -> None:
+    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise WrongUse(f"--json {path}: cannot write there; name a file in a directory that exists")
+
+
+def _write_json(path: Path | None, document: object) -> None:
+    if path is not None:
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Runs a command; errors are one sentence, and Ctrl-C or SIGTERM takes the lab away before leaving."""
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("maglab: stopped, and everything taken away", file=sys.stderr)
+        sys.exit(130)
+    except WrongUse as error:
+        _fail(error, 2)
+    except CannotStart as error:
+        _fail(error, 3)
+    except (LabError, MaglevError) as error:
+        _fail(error, 3)
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    print(f"maglab: {error}", file=sys.stderr)
+    sys.exit(status)

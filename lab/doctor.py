@@ -1,0 +1,89 @@
+"""`maglab doctor`: what this machine has, and what that changes for a lab."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .nodes import project_python
+
+NAMESPACE = ["unshare", "--net"]
+PROGRAMS = {
+    "mnexec": "mininet",
+    "bird": "bird2",
+    "ip": "iproute2",
+    "ethtool": "ethtool",
+    "nft": "nftables",
+    "tcpdump": "tcpdump",
+    "ovs-vsctl": "openvswitch-switch",
+    "curl": "curl",
+    "ping": "iputils-ping",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is there, whether a lab can do without, and what follows."""
+
+    what: str
+    found: bool
+    needed: bool
+    follows: str
+
+
+def examine() -> Iterator[Finding]:
+    """Yields what was found on this machine; everything is tried, nothing is left behind."""
+    is_root = os.geteuid() == 0
+    yield Finding("root", is_root, True, "may make namespaces" if is_root else "run it with sudo")
+    version = platform.python_version()
+    yield Finding(f"Python {version}", sys.version_info >= (3, 11), True, "3.11 or later is needed")
+    for program, package in PROGRAMS.items():
+        found = shutil.which(program)
+        yield Finding(program, found is not None, True, found or f"install Debian's {package}: make setup")
+    daemon = subprocess.run([project_python(), "-c", "import maglev.forwarder, exabgp"], capture_output=True, check=False)
+    yield Finding("project's Python", daemon.returncode == 0, True, project_python() if daemon.returncode == 0 else "make setup")
+    if is_root:
+        yield from _kernel()
+
+
+def _kernel() -> Iterator[Finding]:
+    """Tries kernel features, each in a network namespace of its own that goes with the trial."""
+    for what, command, needed, there, absent in FEATURES:
+        tried = subprocess.run([*NAMESPACE, "sh", "-c", command], capture_output=True, check=False)
+        yield Finding(what, tried.returncode == 0, needed, there if tried.returncode == 0 else absent)
+
+
+Feature = tuple[str, str, bool, str, str]
+FEATURES: list[Feature] = [
+    ("network namespaces", "true", True, "nodes are namespaces", "this kernel, or container, does not allow them"),
+    ("veth", "ip link add probe0 type veth peer name probe1", True, "links are veth pairs", "links cannot be made"),
+    (
+        "ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1", True,
+        "routers spread flows", "this kernel has no multipath routing",
+    ),
+    (
+        "nftables", "nft add table inet probe && nft add chain inet probe c '{ type filter hook output priority 0; }'", True,
+        "packets are counted, and power is cut", "power_off and packet counts do not work",
+    ),
+    ("TUN", "ip tuntap add dev probe mode tun", False, "endpoints can decapsulate in a process", "endpoints need kernel GRE"),
+    (
+        "kernel GRE", "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2", False,
+        "endpoints decapsulate in the kernel", "endpoints decapsulate in a process, on a TUN device",
+    ),
+    (
+        "netem", "ip link add probe0 type veth peer name probe1 && tc qdisc add dev probe0 root netem delay 1ms", False,
+        "links can lose, delay and reorder packets", "links cannot lose, delay or reorder packets",
+    ),
+]  # fmt: skip
+
+
+def is_fit(findings: list[Finding]) -> bool:
+    """Says whether a lab can run, with or without what is only good to have."""
+    return all(finding.found for finding in findings if finding.needed)
+
+
