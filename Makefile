@@ -1,0 +1,37 @@
+# Every target sets up what is missing first. ARGS goes to the command: make demo ARGS='--connections 500'
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check lock clean
+
+ARGS ?=
+python := .venv/bin/python
+caches := .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:  ## Show what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup:  ## Install what is missing: Debian packages, Python packages, the command maglab
+	@lab/setup/provision
+
+demo:  ## Run the demonstration: a data centre that survives its load balancers dying (root)
+	@lab/setup/provision --for=lab
+	@.venv/bin/maglab demo $(ARGS)
+
+test:  ## Run all tests (root)
+	@lab/setup/provision --for=lab
+	@$(python) -m pytest $(ARGS)
+
+check:  ## Lint, check types, run the unit and paper tests (no root)
+	@lab/setup/provision --for=check
+	$(python) -m ruff check
+	$(python) -m mypy
+	$(python) -m pytest -q tests/unit tests/paper $(ARGS)
+	@if [ -n "$$(command -v vagrant)" ]; then echo 'vagrant validate --ignore-provider'; vagrant validate --ignore-provider; \
+	else echo 'vagrant validate: skipped, since vagrant is not installed'; fi
+
+lock:  ## Write lab/setup/requirements.lock anew, with the newest versions
+	@lab/setup/lock
+
+clean:  ## Remove the virtual environment and all caches
+	@rm -rf .venv $(caches)
+	@find maglev lab topologies exercises tests -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
