@@ -1,12 +1,12 @@
 """The laboratory: builds a topology, injects traffic and faults, observes, judges, shows, cleans up.
 
-    from lab import Lab
+from lab import Lab
 
-    with Lab("rack", maglevs=3, endpoints=4) as lab:
-        with lab.connections(300) as conns:          # long-lived TCP through the VIP
-            lab.kill("m2")
-            lab.wait_converged()
-        assert conns.broken == 0, conns.report()
+with Lab("rack", maglevs=3, endpoints=4) as lab:
+    with lab.connections(300) as conns:          # long-lived TCP through the VIP
+        lab.kill("m2")
+        lab.wait_converged()
+    assert conns.broken == 0, conns.report()
 """
 
 from __future__ import annotations

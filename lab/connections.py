@@ -88,7 +88,9 @@ class Connections:
 
     def _wait_for(self, answered: Callable[[Connection], bool], timeout_s: float) -> None:
         def missing() -> str:
-            waiting = [connection.name for connection in self.all() if connection.fate == "alive" and not answered(connection)]
+            waiting = [
+                connection.name for connection in self.all() if connection.fate == "alive" and not answered(connection)
+            ]
             return f"{len(waiting)} connections without an answer, such as {waiting[0]}" if waiting else ""
 
         wait_until(missing, timeout_s, "an answer on every connection")
@@ -97,7 +99,9 @@ class Connections:
         """Returns what happened, in a few lines."""
         connections = self.all()
         fates, endpoints = Counter(c.fate for c in connections), Counter(c.endpoint for c in connections)
-        broken = [f"  {c.name}: {c.fate} after {c.messages} messages with {c.endpoint}" for c in connections if c.is_broken]
+        broken = [
+            f"  {c.name}: {c.fate} after {c.messages} messages with {c.endpoint}" for c in connections if c.is_broken
+        ]
         silence = max((c.longest_silence_ms for c in connections), default=0.0)
         lines = [
             f"{len(connections)} connections: {_counts(fates)}; longest silence {silence:.0f} ms",
@@ -126,7 +130,9 @@ class Connections:
     def __enter__(self) -> Connections:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _tell_all(self, command: str) -> None:

@@ -34,7 +34,9 @@ class PlainShow:
     def __enter__(self) -> PlainShow:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def _line(self, text: str) -> None:
@@ -45,7 +47,9 @@ class PlainShow:
 
     def watch(self, lab: Lab, connections: Connections) -> None:
         counts = Counter(connection.endpoint for connection in connections.all())
-        self._line(f"up in {lab.start_s:.1f} s; connections: {', '.join(f'{n} on {s}' for s, n in sorted(counts.items()))}")
+        self._line(
+            f"up in {lab.start_s:.1f} s; connections: {', '.join(f'{n} on {s}' for s, n in sorted(counts.items()))}"
+        )
 
     def happened(self, event: Event) -> None:
         self._line(f"  {sentence(event)}")
@@ -67,7 +71,9 @@ class LiveShow:
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop_watching()
         self._live.stop()
 
@@ -172,7 +178,9 @@ def sentence(event: Event) -> str:
 
 def print_result(console: Console, result: Result) -> None:
     """Prints the table, event by event, and what it adds up to."""
-    title = f"{result.connections} connections, {result.hash} hashing, connection table {on_off(result.connection_table)}"
+    title = (
+        f"{result.connections} connections, {result.hash} hashing, connection table {on_off(result.connection_table)}"
+    )
     table = Table(title=title)
     table.add_column("event")
     for heading in ("broken,\nshould have lived", "had to die", "converged", "longest silence", "living after"):
@@ -203,7 +211,8 @@ def verdict(result: Result) -> str:
     by_endpoints = sum(event.broken for event in result.events if event.changes == "endpoints")
     return (
         f"BROKEN: {result.broken} connections that should have lived ({share:.0%} of them), {by_endpoints} of these by "
-        "changes of endpoints: each moves flows to endpoints that do not know them, and nothing remembers where they were."
+        "changes of endpoints: each moves flows to endpoints that do not know them, and nothing remembers where they "
+        "were."
     )
 
 

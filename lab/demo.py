@@ -170,7 +170,9 @@ def _fresh_avoid(lab: Lab, drained: str) -> str:
     return f"{reached or 'none'} of {FRESH_CONNECTIONS} new connections went to {drained}"
 
 
-def judge(step: Step, before: Sequence[Connection], after: Sequence[Connection], converged_s: float, note: str) -> Event:
+def judge(
+    step: Step, before: Sequence[Connection], after: Sequence[Connection], converged_s: float, note: str
+) -> Event:
     """Returns what an event did, from every connection before and after it: pure."""
     lived = {connection.name: connection for connection in before if connection.fate == "alive"}
     doomed = {name for name, connection in lived.items() if connection.endpoint == step.dies}

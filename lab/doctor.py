@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .nodes import project_python
 
@@ -45,45 +46,55 @@ def examine() -> Iterator[Finding]:
     for program, package in PROGRAMS.items():
         found = shutil.which(program)
         yield Finding(program, found is not None, True, found or f"install Debian's {package}: make setup")
-    daemon = subprocess.run([project_python(), "-c", "import maglev.forwarder, exabgp"], capture_output=True, check=False)
-    yield Finding("project's Python", daemon.returncode == 0, True, project_python() if daemon.returncode == 0 else "make setup")
+    daemon = subprocess.run(
+        [project_python(), "-c", "import maglev.forwarder, exabgp"], capture_output=True, check=False
+    )
+    yield Finding(
+        "project's Python", daemon.returncode == 0, True, project_python() if daemon.returncode == 0 else "make setup"
+    )
     if is_root:
         yield from _kernel()
 
 
+class Feature(NamedTuple):
+    """A kernel feature, and the shell command that succeeds where it is there."""
+
+    what: str
+    trial: str
+    needed: bool
+    there: str
+    absent: str
+
+
+PAIR = "ip link add probe0 type veth peer name probe1"
+NFT = "nft add table inet probe && nft add chain inet probe c '{ type filter hook output priority 0; }'"
+GRE = "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2"
+IN_KERNEL, IN_PROCESS = "endpoints decapsulate in the kernel", "endpoints decapsulate in a process, on a TUN device"
+FEATURES = (
+    Feature("network namespaces", "true", True, "nodes are namespaces", "this kernel, or container, forbids them"),
+    Feature("veth", PAIR, True, "links are veth pairs", "links cannot be made"),
+    Feature("ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1", True, "flows spread", "no ECMP"),
+    Feature("nftables", NFT, True, "packets are counted, power is cut", "no packet counts, no power cuts"),
+    Feature("TUN", "ip tuntap add dev probe mode tun", False, IN_PROCESS, "endpoints need kernel GRE"),
+    Feature("kernel GRE", GRE, False, IN_KERNEL, "endpoints need TUN"),
+    Feature(
+        "netem",
+        f"{PAIR} && tc qdisc add dev probe0 root netem delay 1ms",
+        False,
+        "links can be impaired",
+        "links cannot be impaired",
+    ),
+)
+
+
 def _kernel() -> Iterator[Finding]:
     """Tries kernel features, each in a network namespace of its own that goes with the trial."""
-    for what, command, needed, there, absent in FEATURES:
-        tried = subprocess.run([*NAMESPACE, "sh", "-c", command], capture_output=True, check=False)
-        yield Finding(what, tried.returncode == 0, needed, there if tried.returncode == 0 else absent)
-
-
-Feature = tuple[str, str, bool, str, str]
-FEATURES: list[Feature] = [
-    ("network namespaces", "true", True, "nodes are namespaces", "this kernel, or container, does not allow them"),
-    ("veth", "ip link add probe0 type veth peer name probe1", True, "links are veth pairs", "links cannot be made"),
-    (
-        "ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1", True,
-        "routers spread flows", "this kernel has no multipath routing",
-    ),
-    (
-        "nftables", "nft add table inet probe && nft add chain inet probe c '{ type filter hook output priority 0; }'", True,
-        "packets are counted, and power is cut", "power_off and packet counts do not work",
-    ),
-    ("TUN", "ip tuntap add dev probe mode tun", False, "endpoints can decapsulate in a process", "endpoints need kernel GRE"),
-    (
-        "kernel GRE", "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2", False,
-        "endpoints decapsulate in the kernel", "endpoints decapsulate in a process, on a TUN device",
-    ),
-    (
-        "netem", "ip link add probe0 type veth peer name probe1 && tc qdisc add dev probe0 root netem delay 1ms", False,
-        "links can lose, delay and reorder packets", "links cannot lose, delay or reorder packets",
-    ),
-]  # fmt: skip
+    for feature in FEATURES:
+        tried = subprocess.run([*NAMESPACE, "sh", "-c", feature.trial], capture_output=True, check=False)
+        found = tried.returncode == 0
+        yield Finding(feature.what, found, feature.needed, feature.there if found else feature.absent)
 
 
 def is_fit(findings: list[Finding]) -> bool:
     """Says whether a lab can run, with or without what is only good to have."""
     return all(finding.found for finding in findings if finding.needed)
-
-

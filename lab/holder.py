@@ -45,7 +45,7 @@ class Held:
             opening = asyncio.open_connection(address, port)
             reader, self.writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
             await asyncio.wait_for(self.exchange(reader), CONNECT_TIMEOUT_S)
-        except (OSError, asyncio.TimeoutError, ValueError):
+        except (TimeoutError, OSError, ValueError):
             self.fate = "refused"
             return None
         self.fate = "alive"

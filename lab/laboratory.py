@@ -43,7 +43,7 @@ class _Net(Mininet):  # type: ignore[misc]
         self._site = site
         super().__init__(topo=topo, controller=None, build=False)
 
-    def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: N802
+    def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
         return super().addHost(name, cls, site=self._site, **params)
 
 
@@ -121,7 +121,9 @@ class Lab:
     def __enter__(self) -> Lab:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     # Who is there
@@ -185,7 +187,9 @@ class Lab:
         target: LabNode = self.node(node)
         arguments = ["mnexec", "-a", str(target.pid), "sh", "-c", command]
         environment = target.site.environment
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+        return subprocess.run(
+            arguments, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
+        )
 
     # Traffic
 
@@ -291,7 +295,9 @@ class Lab:
         seen: list[int] = []
 
         def missing() -> str:
-            if any(node.address in hops for router in self._of_role("router") for hops in observe.ecmp(router).values()):
+            if any(
+                node.address in hops for router in self._of_role("router") for hops in observe.ecmp(router).values()
+            ):
                 return f"a router still sends to {node.name}"
             seen.append(request(node.control, "GET", "/statistics")["forwarded"])
             still = len(seen) > DRAIN_QUIET_POLLS and len(set(seen[-DRAIN_QUIET_POLLS:])) == 1

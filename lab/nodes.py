@@ -56,7 +56,7 @@ class LabNode(Node):  # type: ignore[misc]
 
     role = "node"
 
-    def __init__(self, name: str, inNamespace: bool = True, **params: Any) -> None:  # noqa: N803
+    def __init__(self, name: str, inNamespace: bool = True, **params: Any) -> None:
         self.site: Site = params.get("site") or site_of_mn()
         self.directory = self.site.directory / name
         self.directory.mkdir(exist_ok=True)
@@ -84,7 +84,10 @@ class LabNode(Node):  # type: ignore[misc]
         lines = ["link set lo up"]
         for interface in self.intfList():
             mtu = interface.params.get("mtu", OUTER_MTU_BYTES)
-            lines += [f"address add {interface.params['address']} dev {interface}", f"link set {interface} mtu {mtu} up"]
+            lines += [
+                f"address add {interface.params['address']} dev {interface}",
+                f"link set {interface} mtu {mtu} up",
+            ]
         self.run("ip", "-batch", "-", text="\n".join(lines))
         for interface in self.intfList():
             self.run("ethtool", "-K", str(interface), *(word for name in OFFLOADS for word in (name, "off")))
@@ -106,9 +109,7 @@ class LabNode(Node):  # type: ignore[misc]
 
     def neighbours(self, role: str) -> list[tuple[Any, Any]]:
         """Returns (own interface, the other end's interface) of every link to a node of a role."""
-        ends = [
-            (own, link.intf2 if link.intf1 is own else link.intf1) for own in self.intfList() if (link := own.link)
-        ]
+        ends = [(own, link.intf2 if link.intf1 is own else link.intf1) for own in self.intfList() if (link := own.link)]
         return [(own, other) for own, other in ends if getattr(other.node, "role", "") == role]
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:

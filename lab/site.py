@@ -94,7 +94,7 @@ class Site:
         return next((entry for entry in self.ledger() if entry.what == "owner"), None)
 
     def processes(self) -> list[Process]:
-        """Returns all of this lab's living processes but its owner: those in the ledger, and those that carry its id."""
+        """Returns this lab's living processes but its owner: those in the ledger, and those that carry its id."""
         entered = [entry for entry in self.ledger() if entry.what != "owner" and entry.alive]
         known = {entry.pid for entry in entered} | {os.getpid()}
         return entered + [process for process in _carriers(self.id) if process.pid not in known]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from . import announcements
+from . import announcements as bgp
 from .engine.control import ControlError, request
 
 POLL_S = 0.1
@@ -64,19 +64,19 @@ def run(control: Path, name: str) -> None:
     """Polls the forwarder behind `control` and keeps ExaBGP's announcements in step, until ExaBGP goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a shared terminal is ExaBGP's to handle
     speaker = ExaBgp(sys.stdin, sys.stdout)
-    announced: frozenset[announcements.Route] = frozenset()
+    announced: frozenset[bgp.Route] = frozenset()
     while speaker.alive:
-        wanted = announcements.wanted(_status(control))
+        wanted = bgp.wanted(_status(control))
         if wanted != announced:
             announced = _bring_into_step(speaker, name, announced, wanted)
         time.sleep(POLL_S)
 
 
 def _bring_into_step(
-    speaker: ExaBgp, name: str, announced: frozenset[announcements.Route], wanted: frozenset[announcements.Route]
-) -> frozenset[announcements.Route]:
+    speaker: ExaBgp, name: str, announced: frozenset[bgp.Route], wanted: frozenset[bgp.Route]
+) -> frozenset[bgp.Route]:
     """Sends what changes; returns what is announced afterwards: a command that failed is tried again next time."""
-    for command in announcements.commands(announced, wanted):
+    for command in bgp.commands(announced, wanted):
         if not speaker.command(command):
             print(f"{name}: ExaBGP did not acknowledge '{command}'; trying again", file=sys.stderr, flush=True)
             return announced

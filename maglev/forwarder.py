@@ -21,7 +21,7 @@ from .engine import socket as socket_engine
 from .engine.control import ControlServer
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
-from .errors import ConfigError, Problem
+from .errors import ConfigError, PlatformError, Problem
 from .flow import pack_address, unpack_address
 from .forwarding import Forwarder, Statistics
 from .replay import connection_table
@@ -50,7 +50,7 @@ class ForwarderDaemon:
         """Serves until a signal ends it; PlatformError if the machine lacks what is needed."""
         interface = machine.own_addresses().get(pack_address(self._maglev.address))
         if interface is None:
-            raise machine.PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
+            raise PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
         machine.leave_on_signals()
         machine.die_with_any_thread()
         signal.signal(signal.SIGHUP, lambda number, frame: threading.Thread(target=self._reload_logged).start())

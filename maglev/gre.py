@@ -39,7 +39,7 @@ class Tunnel:
         self._fixed_sum = internet_sum(self._outer(0, 0, 0)[:IPV4_BYTES])
 
     def encapsulate(self, inner: bytes) -> bytes:
-        """Returns the outer IPv4 packet with `inner`, an IPv4 packet, unchanged in it; raises `Discard` if it is too big."""
+        """Returns the outer IPv4 packet with `inner`, an IPv4 packet, unchanged in it; `Discard` if it is too big."""
         total_bytes = OVERHEAD_BYTES + len(inner)
         if total_bytes > 0xFFFF:
             raise Discard(Reason.TOO_BIG)

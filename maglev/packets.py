@@ -47,7 +47,7 @@ class Packet(NamedTuple):
 
 
 def parse(frame: bytes) -> Packet:
-    """Returns the IP packet in an Ethernet frame; raises `Discard` with the reason if there is none or it is malformed."""
+    """Returns the IP packet in an Ethernet frame; `Discard` with the reason if there is none or it is malformed."""
     if len(frame) < ETHERNET_BYTES:
         raise Discard(Reason.FRAME_TOO_SHORT)
     if frame[12:14] != b"\x08\x00":
@@ -112,7 +112,7 @@ def _opens_connection(data: bytes, start: int, size: int) -> bool:
     offset, flags = _TCP_OFFSET_AND_FLAGS.unpack_from(data, start)
     if not _TCP_BYTES <= (offset >> 4) * 4 <= size:
         raise Discard(Reason.BAD_TRANSPORT_HEADER)
-    return flags & (_SYN | _ACK) == _SYN
+    return bool(flags & (_SYN | _ACK) == _SYN)
 
 
 def _check_udp(data: bytes, start: int, size: int) -> None:

@@ -21,9 +21,9 @@ import sys
 
 sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the file: from the project's directory
 
-from mininet.topo import Topo  # noqa: E402
+from mininet.topo import Topo
 
-from lab.nodes import INNER_MTU_BYTES, OUTER_MTU_BYTES, Client, Endpoint, Maglev, Router  # noqa: E402
+from lab.nodes import INNER_MTU_BYTES, OUTER_MTU_BYTES, Client, Endpoint, Maglev, Router
 
 VIP, VIP_PREFIX = "192.0.2.1", "192.0.2.0/24"
 LIMIT = 250  # addresses: one /24 a link, numbered by its third byte

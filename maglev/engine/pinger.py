@@ -30,7 +30,7 @@ class Pinger:
 
         Raises icmplib's ICMPLibError when an ICMP error comes back, or when nothing can be sent.
         """
-        from icmplib import ICMPRequest  # type: ignore[import-untyped]  # late: whoever never pings saves 30 ms
+        from icmplib import ICMPRequest  # late: whoever never pings saves 30 ms
 
         connection = self._sockets.get(address.version) or self._open(address.version)
         self._sequence = sequence = (self._sequence + 1) % SEQUENCE_NUMBERS
@@ -48,7 +48,7 @@ class Pinger:
 
     def _open(self, version: int) -> Any:
         from icmplib import AsyncSocket, ICMPv4Socket, ICMPv6Socket
-        from icmplib.utils import unique_identifier  # type: ignore[import-untyped]
+        from icmplib.utils import unique_identifier
 
         self._identifier = self._identifier or unique_identifier()
         connection = AsyncSocket(ICMPv4Socket() if version == 4 else ICMPv6Socket())
