@@ -54,7 +54,8 @@ def ring_table(
 ) -> Table:
     """Returns the table where a slot has the backend of the next point on a ring (Karger et al., 1997).
 
-    The heaviest backend has `points` points on it, one of half its weight half as many; slots lie evenly.
+    The heaviest backend has `points` points on it, one of half its weight half as many; slots lie evenly. A leaver
+    takes its own points alone with it, unless it was heavier than all others.
     """
     if points < 1:
         raise ValueError(f"points is {points}; allowed: 1 or above")
