@@ -40,16 +40,15 @@ class Check(NamedTuple):
 def step(state: State, passed: bool, method: HealthCheck) -> State:
     """Returns the state after one more result.
 
-    The first result decides at once, because a Maglev that starts must soon know what its peers know. Later it takes
-    `rise` passes in a row, or `fall` failures, to turn the verdict.
+    It takes `rise` passes in a row, or `fall` failures, to turn a verdict. A first pass decides at once, because a
+    Maglev that starts must soon know what its peers know; a first failure does not, because a probe that was late
+    while the machine was busy starting would have it choose otherwise than its peers.
     """
     says = Verdict.HEALTHY if passed else Verdict.UNHEALTHY
     if says is state.verdict:
         return State(says)
-    needed = method.rise if passed else method.fall
-    if state.verdict is Verdict.UNKNOWN or state.streak + 1 >= needed:
-        return State(says)
-    return State(state.verdict, state.streak + 1)
+    needed = method.fall if not passed else 1 if state.verdict is Verdict.UNKNOWN else method.rise
+    return State(says) if state.streak + 1 >= needed else State(state.verdict, state.streak + 1)
 
 
 def checks_of(config: Config, shard: str) -> tuple[Check, ...]:

@@ -16,8 +16,9 @@ H, U, X = Verdict.HEALTHY, Verdict.UNHEALTHY, Verdict.UNKNOWN
 
 RISE_AND_FALL = [  # rise, fall, results (+ passed, - failed), the verdict after each
     (2, 2, "+", [H]),
-    (2, 2, "-", [U]),
-    (9, 9, "-+", [U, U]),
+    (2, 2, "--", [X, U]),
+    (9, 9, "-+", [X, H]),
+    (2, 3, "---++", [X, X, U, U, H]),
     (2, 2, "+-+-+-", [H] * 6),
     (2, 2, "+--", [H, H, U]),
     (2, 3, "+--+---", [H, H, H, H, H, H, U]),
@@ -37,10 +38,12 @@ def test_rise_and_fall(rise, fall, results, verdicts):
 
 
 def verdict_of(results, rise, fall):
-    """The verdict after all results: from the first one on, looking back at the last `rise` or `fall` of them."""
-    healthy = results[0]
-    since = 0  # the verdict's age
-    for i in range(len(results)):
+    """The verdict after all results, looking back at the last `rise` or `fall` of them; at first one pass is enough."""
+    opening = next((i for i in range(len(results)) if results[i] or i + 1 == fall), None)
+    if opening is None:
+        return Verdict.UNKNOWN
+    healthy, since = results[opening], opening + 1  # the verdict, and which result is the first after it
+    for i in range(since, len(results)):
         needed = fall if healthy else rise
         latest = results[max(since, i + 1 - needed) : i + 1]
         if len(latest) == needed and all(result != healthy for result in latest):

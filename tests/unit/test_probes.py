@@ -12,6 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 
+import icmplib
 import pytest
 
 from maglev.config import HealthCheck
@@ -51,6 +52,7 @@ def http_check(port, path="/", **options):
 
 def first_result(check):
     """Whether the first probe of a check passed, and why not."""
+    check = check._replace(method=check.method.model_copy(update={"fall": 1}))  # one failure decides
     with probing([check]) as prober:
         until(lambda: prober.complete, f"a first result of {check}")
         return prober.states()[check].verdict is Verdict.HEALTHY, prober.last_errors().get(check)
@@ -226,6 +228,36 @@ def test_ping_without_the_right_to_says_so():
     passed, reason = first_result(Check(LOCALHOST, HealthCheck(type="ping")))
     assert not passed
     assert "privilege" in reason.lower()
+
+
+def test_a_ping_heeds_its_own_answer_only(monkeypatch):
+    """A raw socket hears everybody's answers; here they are made up, and an ICMP error ends them."""
+    heard = asyncio.Queue()
+    sent = []
+
+    class MadeUpSocket:
+        def __init__(self, real):
+            pass
+
+        def send(self, request):
+            sent.append(request)
+            for identifier, sequence, kind in (
+                (request.id + 1, request.sequence, 0),
+                (request.id, request.sequence + 1, 0),
+                (request.id, request.sequence, 3),
+            ):
+                heard.put_nowait(icmplib.ICMPReply(None, 4, identifier, sequence, kind, 1, 64, 0.0))
+
+        async def receive(self, request=None, timeout=2):
+            return await heard.get()
+
+        def close(self):
+            sent.append("closed")
+
+    monkeypatch.setattr(icmplib, "AsyncSocket", MadeUpSocket)
+    monkeypatch.setattr(icmplib, "ICMPv4Socket", lambda: None)
+    assert first_result(Check(LOCALHOST, HealthCheck(type="ping"))) == (False, "Destination host unreachable")
+    assert (sent[0].destination, sent[1:]) == ("127.0.0.1", ["closed"])
 
 
 def test_a_server_that_goes_and_returns_is_noticed():
