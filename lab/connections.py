@@ -125,7 +125,7 @@ class Connections:
         holders, self._holders = self._holders, {}
         for holder in holders.values():
             holder.kill()
-            holder.wait()
+            holder.communicate()
 
     def __enter__(self) -> Connections:
         return self

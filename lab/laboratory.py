@@ -233,7 +233,8 @@ class Lab:
             node.is_dark = False
         node.start_daemons()
         self._down.discard(name)
-        self._drained.discard(name) if node.role == "maglev" else None
+        if node.role == "maglev":
+            self._drained.discard(name)  # a forwarder that starts is not draining
         self._changed()
 
     def drain(self, name: str) -> Fault:
@@ -264,6 +265,18 @@ class Lab:
             raise WrongUse(f"{name} is not drained; drained are {', '.join(sorted(self._drained)) or 'none'}")
         self._set_weight(node, 1)
         self._drained.discard(name)
+
+    def restore(self) -> None:
+        """Undoes every fault that still is, closes connections that still are held, and waits until all is well."""
+        for held in self._connections:
+            held.abandon()
+        self._connections.clear()
+        for node in self.net.hosts:
+            if node.name in self._down:
+                self.revive(node.name)
+            elif node.name in self._drained:
+                self.undrain(node.name)
+        self.wait_converged()
 
     def reload(self) -> None:
         """Writes the configuration, and has every running forwarder take it over."""

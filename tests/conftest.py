@@ -1,0 +1,3 @@
+"""Tests of all kinds may run a lab."""
+
+pytest_plugins = ["lab.pytest_plugin"]
