@@ -126,7 +126,8 @@ def test_populating_takes_m_log_m_steps_on_average():
     """§3.4: M log M steps for random permutations, if there are as many backends as slots; fewer if there are less.
 
     With n slots taken, a random one is free after M / (M - n) looks: M (1/M + ... + 1/1) = M (ln M + 0.58) in all. A
-    backend that never looks at a slot twice does a little better. For M = 65537 and N = 1000, 30 sets of names took 0.81 to 1.03 of that.
+    backend that never looks at a slot twice does a little better. For M = 65537 and N = 1000, 30 sets of names took
+    0.81 to 1.03 of that.
     """
     table_size, count = 65537, 1000
     wishes = np.array([offset_and_skip(name, table_size) for name in backends(count)])
