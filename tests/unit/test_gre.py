@@ -1,0 +1,144 @@
+"""GRE, with Scapy as the oracle: Scapy dissects what we encapsulate, and we decapsulate what Scapy built."""
+
+from __future__ import annotations
+
+import pytest
+from frames import CLIENT, RECORD_ROUTE, VIP, changed, folded_sum, sent, tcp, v4
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import GRE
+from scapy.packet import Raw
+
+from maglev.errors import Discard, Reason
+from maglev.flow import pack_address
+from maglev.gre import MAX_INNER_BYTES, OVERHEAD_BYTES, Tunnel, decapsulate
+
+MAGLEV, ENDPOINT = "10.1.1.2", "10.2.1.2"
+TUNNEL = Tunnel(pack_address(MAGLEV), pack_address(ENDPOINT))
+INNER = tcp("A", payload=b"hello")[14:]
+
+
+@given(sent(), v4, v4)
+def test_scapy_finds_the_inner_packet_byte_for_byte_behind_a_correct_outer_header(facts, source, destination):
+    raw = Tunnel(pack_address(source), pack_address(destination)).encapsulate(facts.inner)
+    outer = IP(raw)
+    expected = {
+        "version": 4, "ihl": 5, "tos": facts.tos, "len": len(facts.inner) + 24, "id": 0, "flags": "DF", "frag": 0,
+        "ttl": 64, "proto": 47, "src": source, "dst": destination,
+    }  # fmt: skip
+    found = {name: getattr(outer, name) for name in expected}
+    assert found == expected, f"the outer header should have been {expected}, but was {found}"
+    assert len(raw) == outer.len, f"the packet should be as long as it says, {outer.len}, but has {len(raw)} bytes"
+    assert raw[20:24] == bytes.fromhex("0000 0800"), f"GRE should be flags 0 and type 0x0800, not {raw[20:24].hex()}"
+    assert raw[24:] == facts.inner, "the inner packet should have been left as it was"
+
+
+@given(sent(), v4, v4)
+def test_scapy_works_out_the_same_outer_checksum(facts, source, destination):
+    outer = IP(Tunnel(pack_address(source), pack_address(destination)).encapsulate(facts.inner))
+    carried = outer.chksum
+    del outer.chksum
+    right = IP(bytes(outer)).chksum
+    assert carried == right, f"the outer checksum should have been {right:#06x}, but was {carried:#06x}"
+
+
+def test_a_checksum_by_hand():
+    """4500 0041 0000 4000 402f 0000 0a01 0102 0a02 0102 for an inner packet of 41 bytes (0x29 + 0x18 = 0x41):
+
+    4500 + 0041 + 4000 + 402f + 0a01 + 0102 + 0a02 + 0102 = db77, and its complement is 2488.
+    """
+    raw = TUNNEL.encapsulate(tcp(payload=b"x")[14:])
+    expected = "4500004100004000402f24880a0101020a020102"
+    assert raw[:20].hex() == expected, f"the outer header should have been {expected}, but was {raw[:20].hex()}"
+
+
+def test_a_checksum_that_comes_out_as_zero_is_written_as_zero():
+    """Without its length, 0041, the header above sums to db36; with 24c9 it sums to ffff, whose complement is 0."""
+    raw = TUNNEL.encapsulate(bytes(0x24C9 - 24))
+    assert raw[10:12] == b"\0\0", f"the checksum should have been 0000, but was {raw[10:12].hex()}"
+
+
+@pytest.mark.parametrize("tos", [0x00, 0x01, 0x02, 0x03, 0xB8, 0xFF])
+def test_dscp_and_ecn_are_copied_and_the_checksum_follows(tos):
+    raw = TUNNEL.encapsulate(tcp(tos=tos)[14:])
+    assert raw[1] == tos, f"the outer DSCP and ECN should have been {tos:#04x}, but were {raw[1]:#04x}"
+    assert folded_sum(raw[:20]) == 0xFFFF, f"the header should sum to 0xffff, but sums to {folded_sum(raw[:20]):#x}"
+
+
+def test_all_lengths_have_a_right_checksum():
+    for size in range(20, MAX_INNER_BYTES + 1, 97):
+        raw = TUNNEL.encapsulate(bytes(size))
+        assert folded_sum(raw[:20]) == 0xFFFF, f"an inner packet of {size} bytes has a wrong outer checksum"
+
+
+def test_the_largest_packet_fits_and_one_byte_more_does_not():
+    assert len(TUNNEL.encapsulate(bytes(MAX_INNER_BYTES))) == 65535 == MAX_INNER_BYTES + OVERHEAD_BYTES
+    with pytest.raises(Discard) as caught:
+        TUNNEL.encapsulate(bytes(MAX_INNER_BYTES + 1))
+    assert caught.value.reason == Reason.TOO_BIG, f"the reason should have been too_big, but was {caught.value.reason}"
+
+
+def test_a_tunnel_has_ipv4_ends():
+    for ends in [("2001:db8::1", ENDPOINT), (MAGLEV, "2001:db8::1")]:
+        with pytest.raises(ValueError, match="IPv4"):
+            Tunnel(*map(pack_address, ends))
+
+
+@given(sent(), v4)
+def test_what_scapy_encapsulates_is_taken_out(facts, maglev):
+    outer = bytes(IP(src=maglev, dst=ENDPOINT, options=facts.options) / GRE(proto=0x0800) / Raw(facts.inner))
+    delivery = decapsulate(outer)
+    assert delivery.source == pack_address(maglev), f"the sender should have been {maglev}"
+    assert delivery.inner == facts.inner, f"should have held {facts.inner.hex()}, but was {delivery.inner.hex()}"
+
+
+@given(sent())
+def test_what_goes_in_comes_out(facts):
+    assert decapsulate(TUNNEL.encapsulate(facts.inner)) == (pack_address(MAGLEV), facts.inner)
+
+
+def outer_with(gre, inner=INNER, **ip):
+    return bytes(IP(src=MAGLEV, dst=ENDPOINT, proto=47, **ip) / gre / Raw(inner))
+
+
+REFUSED = [
+    ("a checksum", outer_with(GRE(chksum_present=1))),
+    ("a key", outer_with(GRE(key_present=1, key=7))),
+    ("a sequence number", outer_with(GRE(seqnum_present=1, sequence_number=1))),
+    ("source routing", outer_with(GRE(routing_present=1))),
+    ("recursion control", outer_with(GRE(recursion_control=1))),
+    ("version 1, which is PPTP's", outer_with(GRE(version=1))),
+    ("IPv6 inside", outer_with(GRE(proto=0x86DD))),
+    ("Ethernet inside", outer_with(GRE(proto=0x6558))),
+    ("half a GRE header", bytes(IP(src=MAGLEV, dst=ENDPOINT, proto=47) / Raw(b"\0\0\x08"))),
+    ("nothing behind the GRE header", outer_with(GRE(proto=0x0800), b"")),
+    ("an inner packet of 19 bytes", outer_with(GRE(proto=0x0800), INNER[:19])),
+    ("options, and an inner packet of 19 bytes", outer_with(GRE(proto=0x0800), INNER[:19], options=[RECORD_ROUTE])),
+]
+
+
+@pytest.mark.parametrize(("name", "outer"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_gre_that_is_more_than_the_shortest_header_is_refused(name, outer):
+    with pytest.raises(Discard) as caught:
+        decapsulate(outer)
+    assert caught.value.reason == Reason.BAD_GRE_HEADER, f"{name}: the reason was {caught.value.reason}"
+
+
+@given(st.integers(0, 200), st.integers(0, 255))
+def test_a_header_with_any_bit_of_the_flags_set_is_refused(at, value):
+    sound = outer_with(GRE(proto=0x0800))
+    spoilt = changed(sound, 20 + at % 4, value)
+    if spoilt == sound:
+        assert decapsulate(spoilt).inner == INNER
+    else:
+        with pytest.raises(Discard):
+            decapsulate(spoilt)
+
+
+def test_scapy_sees_the_clients_own_packet():
+    dissected = IP(TUNNEL.encapsulate(INNER))
+    inner = dissected[GRE].payload
+    assert isinstance(inner, IP), f"Scapy should find IP in GRE, but finds {inner.summary()}"
+    found = inner.src, inner.dst, inner[TCP].dport, bytes(inner[TCP].payload)
+    assert found == (CLIENT, VIP, 80, b"hello"), f"Scapy finds {found}"
