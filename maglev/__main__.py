@@ -113,22 +113,24 @@ def _endpoint(options: argparse.Namespace) -> None:
 def _replay(options: argparse.Namespace) -> None:
     from . import replay
 
-    down, captures = _addresses_first([*options.down, *options.captures])
-    if len(captures) != 2:
-        options.fail(f"expected IN.pcap and OUT.pcap, found {' '.join(captures) or 'neither'}")
+    down, files = _addresses_and_files(options.down)
+    captures = [*files, *options.captures]
+    if len(captures) != 2 or (files and options.captures):
+        options.fail(f"expected IN.pcap and OUT.pcap side by side, found {' '.join(captures) or 'neither'}")
     source, target = map(Path, captures)
     replay.run(configuration.load(options.config), options.maglev, down, source, target)
 
 
-def _addresses_first(words: list[str]) -> tuple[list[Address], list[str]]:
+def _addresses_and_files(words: list[str]) -> tuple[list[Address], list[str]]:
     """Parts the addresses after --down from the files that follow them, for argparse cannot tell where a list ends."""
     addresses: list[Address] = []
-    for position, word in enumerate(words):
+    files: list[str] = []
+    for word in words:
         try:
             addresses.append(ip_address(word))
         except ValueError:
-            return addresses, words[position:]
-    return addresses, []
+            files.append(word)
+    return addresses, files
 
 
 def _check_config(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ The time of a packet is its timestamp. A packet goes back to the router that sen
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..errors import MaglevError
 from ..forwarding import Forwarder, Statistics
 
 IPV4_ETHERTYPE = b"\x08\x00"
+LATEST_NS = 2**32 * 10**9  # pcap counts seconds in 32 bits
 
 
 class CaptureError(MaglevError):
@@ -33,18 +35,17 @@ def replay(source: Path, target: Path, forwarder: Forwarder) -> Statistics:
     reader = _open(source)
     try:
         with _finished_or_untouched(target) as path:
-            return _replay(reader, path, forwarder)
+            return _replay(source, reader, path, forwarder)
     except OSError as error:
         raise CaptureError(f"cannot write {target}: {error.strerror}") from None
 
 
-def _replay(reader: Any, path: Path, forwarder: Forwarder) -> Statistics:
+def _replay(source: Path, reader: Any, path: Path, forwarder: Forwarder) -> Statistics:
     statistics = Statistics()
-    unit_ns = 1 if getattr(reader, "nano", False) else 1000  # the output keeps the input's precision
+    unit_ns = 1 if getattr(reader, "nano", True) else 1000  # the output keeps the input's precision; pcapng has any
     with reader, RawPcapWriter(str(path), linktype=DLT_EN10MB, nano=unit_ns == 1) as writer:
         writer.write_header(None)
-        for frame, metadata in reader:
-            time_ns = _time_ns(metadata, unit_ns)
+        for frame, time_ns in _frames(source, reader, unit_ns):
             decision = forwarder.decide(frame, time_ns / 1e9)
             statistics.count(decision)
             if decision.reason is None:
@@ -57,10 +58,10 @@ def _replay(reader: Any, path: Path, forwarder: Forwarder) -> Statistics:
 @contextmanager
 def _finished_or_untouched(target: Path) -> Iterator[Path]:
     """Yields the path to write to: beside a regular file, which it replaces at the end; a device or pipe itself."""
-    target = target.resolve()
     if target.exists() and not target.is_file():
         yield target
         return
+    target = target.resolve()
     unfinished = target.with_name(target.name + ".part")
     try:
         yield unfinished
@@ -73,19 +74,40 @@ def _open(source: Path) -> Any:
     try:
         reader = RawPcapReader(str(source))
     except OSError as error:
-        raise CaptureError(f"cannot read {source}: {error.strerror}") from None
-    except (Scapy_Exception, EOFError) as error:
+        raise CaptureError(f"cannot read {source}: {error.strerror or error}") from None
+    except (Scapy_Exception, EOFError, zlib.error) as error:
         raise CaptureError(f"{source} is not a pcap or pcapng file: {error}") from None
-    link_type = getattr(reader, "linktype", DLT_EN10MB)
-    if link_type != DLT_EN10MB:
+    try:
+        _require_ethernet(source, getattr(reader, "linktype", DLT_EN10MB))
+    except CaptureError:
         reader.close()
-        raise CaptureError(f"{source} holds link type {link_type}; allowed: Ethernet ({DLT_EN10MB})")
+        raise
     return reader
 
 
-def _time_ns(metadata: Any, unit_ns: int) -> int:
+def _require_ethernet(source: Path, link_type: int) -> None:
+    if link_type != DLT_EN10MB:
+        raise CaptureError(f"{source} holds link type {link_type}; allowed: Ethernet ({DLT_EN10MB})")
+
+
+def _frames(source: Path, reader: Any, unit_ns: int) -> Iterator[tuple[bytes, int]]:
+    """Yields each frame and its time in nanoseconds; CaptureError for what shows only on the way."""
+    try:
+        for frame, metadata in reader:
+            _require_ethernet(source, getattr(metadata, "linktype", DLT_EN10MB))  # pcapng: one an interface
+            time_ns = _time_ns(source, metadata, unit_ns)
+            if time_ns >= LATEST_NS:
+                raise CaptureError(f"{source} holds a packet from after the year 2106, which pcap cannot write")
+            yield frame, time_ns
+    except Scapy_Exception as error:
+        raise CaptureError(f"{source} is damaged: {error}") from None
+
+
+def _time_ns(source: Path, metadata: Any, unit_ns: int) -> int:
     """Returns a frame's time from pcap's seconds and fraction, or from pcapng's 64-bit count of ticks."""
-    if hasattr(metadata, "tsresol"):
-        ticks = (metadata.tshigh << 32) + metadata.tslow
-        return int(ticks * 10**9 // metadata.tsresol)
-    return int(metadata.sec * 10**9 + metadata.usec * unit_ns)
+    if not hasattr(metadata, "tsresol"):
+        return int(metadata.sec * 10**9 + metadata.usec * unit_ns)
+    if metadata.tshigh is None:
+        raise CaptureError(f"{source} holds packets without a time (simple packet blocks)")
+    ticks = (metadata.tshigh << 32) + metadata.tslow
+    return int(ticks * 10**9 // metadata.tsresol)
