@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
@@ -24,6 +25,7 @@ Document = Mapping[str, Any]
 Routes = Mapping[str, Callable[[], Document]]  # "GET /status": what answers it
 
 CLIENT_SILENCE_S = 5.0
+LARGEST_BODY_BYTES = 1 << 20  # no request has one; it is read only to find the next
 
 
 class ControlError(MaglevError):
@@ -36,11 +38,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: ControlServer
 
     def answer(self) -> None:
+        if not self._discard_body():
+            self.close_connection = True
+            self._reply(400, {"error": f"Content-Length: allowed: 0 to {LARGEST_BODY_BYTES}"})
+            return
         route = self.server.routes.get(f"{self.command} {self.path}")
         if route is None:
             self._reply(404, {"error": f"no {self.command} {self.path}; there are: {', '.join(self.server.routes)}"})
             return
-        self._discard_body()
         try:
             self._reply(200, route())
         except MaglevError as error:
@@ -48,8 +53,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = answer
 
-    def _discard_body(self) -> None:
-        self.rfile.read(min(int(self.headers.get("Content-Length") or 0), 1 << 20))
+    def _discard_body(self) -> bool:
+        """Reads past a body, so that the next request is found behind it; False if its length makes no sense."""
+        try:
+            length = int(self.headers.get("Content-Length") or 0)
+        except ValueError:
+            return False
+        if not 0 <= length <= LARGEST_BODY_BYTES:
+            return False
+        self.rfile.read(length)
+        return True
 
     def _reply(self, status: int, document: Document) -> None:
         body = json.dumps(document).encode() + b"\n"
@@ -84,13 +97,18 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         try:
             super().__init__(str(path), _Handler)
         except OSError as error:
-            raise PlatformError(f"cannot open the control socket {path}: {error.strerror}") from None
+            raise PlatformError(f"cannot open the control socket {path}: {error.strerror or error}") from None
         finally:
             os.umask(mask)
 
     def start(self) -> None:
         """Begins to answer."""
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="control", daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Passes over a client that went away before its answer: the controller waits for none longer than it must."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def close(self) -> None:
         """Removes the socket, so that nobody finds it any more."""
@@ -100,9 +118,13 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def _answers(path: Path) -> bool:
+    """Says whether somebody listens there. A daemon that is stopped, its queue full, still does: hence no waiting."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
+        except BlockingIOError:
+            return True
         except OSError:
             return False
         return True
