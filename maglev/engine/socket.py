@@ -46,7 +46,13 @@ def run(packets: socket.socket, forwarder: Forwarder, next_hop: NextHop, statist
     """Forwards packets until the socket is closed or a signal handler raises."""
     receive, decide, count = packets.recv, forwarder.decide, statistics.count
     while True:
-        decision = decide(receive(MAX_FRAME_BYTES), monotonic())
+        try:
+            frame = receive(MAX_FRAME_BYTES)
+        except OSError as error:
+            if error.errno == errno.ENETDOWN:  # said once when the interface goes down; it may come up again
+                continue
+            raise
+        decision = decide(frame, monotonic())
         if decision.reason is None:
             decision = _send(packets, decision, next_hop(decision.endpoint))
         count(decision)
