@@ -71,7 +71,9 @@ NFT = "nft add table inet probe && nft add chain inet probe c '{ type filter hoo
 GRE = "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2"
 IN_KERNEL, IN_PROCESS = "endpoints decapsulate in the kernel", "endpoints decapsulate in a process, on a TUN device"
 FEATURES = (
-    Feature("network namespaces", "true", True, "nodes are namespaces", "this kernel, or container, forbids them"),
+    Feature(
+        "network namespaces", "mnexec -n true", True, "nodes are namespaces", "this kernel, or container, forbids them"
+    ),
     Feature("veth", PAIR, True, "links are veth pairs", "links cannot be made"),
     Feature("ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1", True, "flows spread", "no ECMP"),
     Feature("nftables", NFT, True, "packets are counted, power is cut", "no packet counts, no power cuts"),

@@ -90,6 +90,7 @@ class Lab:
         """Builds the topology and waits until it has converged; leaves nothing behind if it cannot."""
         if os.geteuid() != 0:
             raise CannotStart("a lab makes network namespaces, which only root may do: run it with sudo")
+        _check_namespaces()
         setLogLevel("error")
         started = time.monotonic()
         self._site = Site.create(self.topology)
@@ -368,6 +369,18 @@ class Lab:
                 digests.add((pool, state["table_digest"]))
         pools = {pool for pool, _ in digests}
         return "" if len(digests) == len(pools) else f"lookup tables differ: {sorted(digests)}"
+
+
+def _check_namespaces() -> None:
+    """Raises CannotStart where Mininet could not make a node's namespaces: it would wait for its shell for ever."""
+    try:
+        tried = subprocess.run(["mnexec", "-n", "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise CannotStart("Mininet's mnexec is not installed: run make setup") from None
+    if tried.returncode != 0:
+        raise CannotStart(
+            f"this machine does not let Mininet make namespaces: {tried.stderr.strip()}; see maglab doctor"
+        )
 
 
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
