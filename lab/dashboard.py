@@ -99,7 +99,7 @@ class LiveShow:
         while not self._over.wait(REFRESH_S):
             try:
                 snapshot = lab.snapshot()
-            except (LabError, RuntimeError):
+            except LabError:
                 continue  # in the middle of a fault; the next look will see
             now = snapshot.ecmp_packets()
             self._picture = Group(

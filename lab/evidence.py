@@ -76,7 +76,7 @@ def keep(lab: Lab, directory: Path) -> None:
             (place / "bird.txt").write_text(node.birdc("show", "route", "all") + node.birdc("show", "protocols", "all"))
     try:
         snapshot = json.dumps(dataclasses.asdict(lab.snapshot()), indent=2)
-    except (LabError, RuntimeError) as error:
+    except LabError as error:
         snapshot = f"no snapshot: {error}"
     (directory / "snapshot.json").write_text(snapshot)
 

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
+from .errors import LabError
 from .site import Process, Site
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,13 +114,13 @@ class LabNode(Node):  # type: ignore[misc]
         return [(own, other) for own, other in ends if getattr(other.node, "role", "") == role]
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs a command on this node, and waits for it; RuntimeError with what it said if it fails."""
+        """Runs a command on this node, and waits for it; LabError with what it said if it fails."""
         done = subprocess.run(
             ["mnexec", "-a", str(self.pid), *command],
             input=text, capture_output=True, text=True, env=self.site.environment, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
-            raise RuntimeError(f"{self.name}: {' '.join(command)}: {(done.stderr or done.stdout).strip()}")
+            raise LabError(f"{self.name}: {' '.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done
 
     def start_daemons(self) -> None:
