@@ -24,6 +24,7 @@ test:  ## Run all tests (root)
 check:  ## Lint, check types, run the unit and paper tests (no root)
 	@lab/setup/provision --for=check
 	$(python) -m ruff check
+	$(python) -m ruff format --check
 	$(python) -m mypy
 	$(python) -m pytest -q tests/unit tests/paper $(ARGS)
 	@if [ -n "$$(command -v vagrant)" ]; then echo 'vagrant validate --ignore-provider'; vagrant validate --ignore-provider; \
