@@ -368,18 +368,39 @@ def test_an_output_that_cannot_be_written_is_refused(desk, target, said):
     assert (code, message) == (1, f"maglev: cannot write {path}: {said}\n"), f"exit {code}: {message}"
 
 
-def test_dev_null_is_written_to_and_stays_a_device(desk):
-    before = os.stat("/dev/null")
-    code, said = desk.run(target="/dev/null")
-    after = os.stat("/dev/null")
+@pytest.fixture
+def device(tmp_path):
+    """Makes a device node of one's own, so that a test that fails damages none of the machine's: number -> path."""
+
+    def make(number):
+        path = tmp_path / f"device-{number}"
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, number))
+            path.read_bytes() if number == NULL else None
+        except OSError as error:
+            pytest.skip(f"device nodes cannot be made and used here: {error.strerror}")
+        return path
+
+    return make
+
+
+NULL, FULL = 3, 7  # minor numbers of Linux's memory devices: /dev/null, /dev/full
+
+
+def test_a_device_is_written_to_and_stays_a_device(desk, device):
+    null = device(NULL)
+    before = os.stat(null)
+    code, said = desk.run(target=null)
+    after = os.stat(null)
     assert code == 0, said
-    assert stat.S_ISCHR(after.st_mode), "/dev/null should still be a device"
+    assert stat.S_ISCHR(after.st_mode), "the device should still be a device"
     assert before.st_ino == after.st_ino, "and the same one"
 
 
-def test_a_full_device_is_an_error_with_words(desk):
-    code, said = desk.run(target="/dev/full")
-    assert (code, said) == (1, "maglev: cannot write /dev/full: No space left on device\n"), f"exit {code}: {said}"
+def test_a_full_device_is_an_error_with_words(desk, device):
+    full = device(FULL)
+    code, said = desk.run(target=full)
+    assert (code, said) == (1, f"maglev: cannot write {full}: No space left on device\n"), f"exit {code}: {said}"
 
 
 def test_a_pipe_is_written_to_and_stays_a_pipe(desk):
