@@ -1,0 +1,204 @@
+"""What happens beside the packets: routes, configurations, health, the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import re
+import signal
+import stat
+from collections import Counter
+
+import pytest
+from wires import VIP, Tap, curl, status
+
+from lab import observe
+from lab.nodes import CONFIG, write_config
+from lab.waiting import wait_until
+from maglev.engine.control import ControlError, request
+
+pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
+
+FEW = 60
+REQUESTS = 40
+TIMEOUT_S = 20.0
+OUTSIDE, OUTSIDE_AS_BGP_SAYS_IT = "198.51.100.1", bytes([32, 198, 51, 100, 1])  # prefix length, prefix: RFC 4271 §4.3
+
+
+@pytest.fixture
+def edited(lab):
+    """Returns a function that writes a configuration for Maglevs to read; at the end they get theirs back."""
+    yield lambda document: write_config(lab.directory / CONFIG, document)
+    lab.reload()
+    lab.wait_converged()
+
+
+def digest(lab, maglev):
+    return status(lab, maglev)["pools"]["web"]["table_digest"]
+
+
+def with_weight(document, endpoint, weight):
+    """A configuration in which an endpoint has another weight."""
+    changed = copy.deepcopy(document)
+    changed["pools"]["web"]["endpoints"][endpoint]["weight"] = weight
+    return changed
+
+
+def filtered_by_bird(router, maglev):
+    """How many of a Maglev's announcements the router's import filter has refused so far."""
+    lines = router.birdc("show", "protocols", "all", maglev)
+    found = re.search(r"Import updates:\s+(\d+)\s+(\d+)\s+(\d+)", lines)  # received, rejected, filtered
+    assert found, f"BIRD says nothing of import updates from {maglev}: {lines}"
+    return int(found[3])
+
+
+def reached_by(lab, count):
+    """Who answers a number of new requests."""
+    answers = curl(lab, f"'http://{VIP}/?[1-{count}]'", "-H", "'Connection: close'").splitlines()
+    return Counter(answer.partition(" ")[0] for answer in answers)
+
+
+# Routes
+
+
+def test_every_session_is_established_and_every_maglev_is_a_next_hop(lab):
+    view = lab.snapshot().routers["r1"]
+    assert view.sessions == dict.fromkeys(lab.maglevs, "Established")
+    assert view.ecmp == {VIP: tuple(lab.node(maglev).address for maglev in lab.maglevs)}
+
+
+def test_the_router_takes_vips_and_nothing_else(lab, edited):
+    router = lab.node("r1")
+    before = {maglev: filtered_by_bird(router, maglev) for maglev in lab.maglevs}
+    outside = {"name": "outside", "address": OUTSIDE, "protocol": "tcp", "port": 80, "pool": "web"}
+    with Tap(router) as tap:
+        edited({**lab.document, "vips": [*lab.document["vips"], outside]})
+        for maglev in lab.maglevs:
+            request(lab.node(maglev).control, "POST", "/reload")
+        tap.wait_for(lambda frame: OUTSIDE_AS_BGP_SAYS_IT in frame.packet, f"an announcement of {OUTSIDE}", TIMEOUT_S)
+
+    def missing():
+        unfiltered = [maglev for maglev in lab.maglevs if filtered_by_bird(router, maglev) == before[maglev]]
+        return f"nothing from {', '.join(unfiltered)} was refused" if unfiltered else ""
+
+    wait_until(missing, TIMEOUT_S, "refusal of what is no VIP")
+    assert list(observe.ecmp(router)) == [VIP], "the router's kernel has a route to what is no VIP"
+    assert OUTSIDE not in router.birdc("show", "route"), "BIRD has taken a route to what is no VIP"
+
+
+# Configurations
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ({"forwarder": {"table_size": 65536}}, "forwarder.table_size", "65536"),
+        ({"pools": {"web": {"endpoints": [{"address": "10.2.1.2", "weight": -1}]}}}, "weight", "-1"),
+        (
+            {"vips": [{"name": "www", "address": VIP, "protocol": "tcp", "port": 80, "pool": "nobody"}]},
+            "pool",
+            "nobody",
+        ),
+    ],
+    ids=["table size no prime", "weight below 0", "pool that is not there"],
+)
+def test_a_bad_configuration_is_refused_by_field_and_value_and_changes_nothing(lab, edited, change, field, value):
+    control = lab.node("m1").control
+    with lab.connections(FEW) as conns:
+        before = status(lab, "m1")
+        edited({**lab.document, **change})
+        with pytest.raises(ControlError) as refusal:
+            request(control, "POST", "/reload")
+        after = status(lab, "m1")
+        conns.wait_settled()
+        assert conns.broken == 0, conns.report()
+    for word in (CONFIG, field, value, "allowed"):
+        assert word in str(refusal.value), f"the refusal does not say {word!r}: {refusal.value}"
+    del before["uptime_s"], after["uptime_s"]
+    assert after == before, "a configuration that was refused has changed something"
+
+
+def test_sighup_reloads(lab, edited):
+    before = {maglev: digest(lab, maglev) for maglev in lab.maglevs}
+    edited(with_weight(lab.document, 0, 0))
+    os.kill(lab.node("m1").daemons["forwarder"].pid, signal.SIGHUP)
+    wait_until(
+        lambda: "" if digest(lab, "m1") != before["m1"] else "m1 has the old table", TIMEOUT_S, "reload on SIGHUP"
+    )
+    assert status(lab, "m1")["pools"]["web"]["drained"] == ["10.2.1.2"]
+    assert digest(lab, "m2") == before["m2"], "m2 got no signal, and has reloaded"
+
+
+def test_sighup_with_a_bad_configuration_changes_nothing_and_says_why(lab, edited):
+    node, before = lab.node("m1"), digest(lab, "m1")
+    edited({**lab.document, "shard": ""})
+    os.kill(node.daemons["forwarder"].pid, signal.SIGHUP)
+    log = node.directory / "forwarder.log"
+    wait_until(
+        lambda: "" if "configuration kept as it was" in log.read_text() else "no word in the log", TIMEOUT_S, "refusal"
+    )
+    assert digest(lab, "m1") == before
+
+
+def test_maglevs_agree_whatever_order_their_files_have(lab, edited):
+    before = digest(lab, "m1")
+    document = with_weight(lab.document, 1, 3)  # another table, which shows that both have read their files
+    shuffled = copy.deepcopy(document)
+    shuffled["pools"]["web"]["endpoints"].reverse()
+    shuffled["maglevs"].reverse()
+    shuffled["vips"].reverse()
+    for maglev, own in (("m1", document), ("m2", shuffled)):
+        edited(own)
+        request(lab.node(maglev).control, "POST", "/reload")
+    assert digest(lab, "m1") != before, "the test is void: m1 has not read its file"
+    assert digest(lab, "m2") == digest(lab, "m1"), "the order of a file's entries changes the lookup table"
+
+
+# The control socket
+
+
+def test_only_root_may_open_a_control_socket(lab):
+    for name in [*lab.maglevs, *lab.endpoints]:
+        mode = lab.node(name).control.stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600, (
+            f"{name}'s control socket: expected mode 0600, it is {stat.S_IMODE(mode):04o}"
+        )
+
+
+def test_curl_on_a_maglev_shows_what_the_controller_sees(lab):
+    done = lab.run("m1", f"curl -s --unix-socket {lab.node('m1').control} http://maglev/status")
+    assert '"ready": true' in done.stdout, done.stdout
+
+
+# Health
+
+
+def test_an_endpoint_whose_server_died_is_left_out_by_all_maglevs_and_comes_back(lab):
+    address = lab.node("s2").address
+    assert reached_by(lab, REQUESTS)["s2"], "the test is void: s2 gets no requests when it is well"
+    with lab.kill("s2", "servers"):
+        lab.wait_converged()
+        for maglev in lab.maglevs:
+            assert status(lab, maglev)["pools"]["web"]["unhealthy"] == [address], f"on {maglev}"
+        answered = reached_by(lab, REQUESTS)
+        assert set(answered) == {"s1", "s3", "s4"}, f"requests went to {dict(answered)}"
+    lab.wait_converged()
+    answered = reached_by(lab, REQUESTS)
+    assert answered["s2"], f"s2 is back and gets no requests: {dict(answered)}"
+
+
+def test_maglevs_without_a_healthy_endpoint_count_what_they_drop_and_recover(lab):
+    with contextlib.ExitStack() as faults:
+        for endpoint in lab.endpoints:
+            faults.enter_context(lab.kill(endpoint, "servers"))
+        lab.wait_converged()
+        done = lab.run("c1", f"curl -s --max-time 1 http://{VIP}/")
+        assert done.returncode == 28, f"expected silence (curl's 28), got exit status {done.returncode}"
+        drops = sum(
+            observe.maglev_view(lab.node(m).control).statistics["drops"].get("no_backend", 0) for m in lab.maglevs
+        )
+        assert drops > 0, "a packet without a healthy backend was not counted as no_backend"
+    lab.wait_converged()
+    assert reached_by(lab, 1)
