@@ -7,12 +7,16 @@ therefore read n answers each; here one reader hands each answer to the ping tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import Any
 
 from maglev.flow import Address
 
 SEQUENCE_NUMBERS = 1 << 16
 FOREVER_S = 1e6
+SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>; Python has no name for it
+RECEIVE_BUFFER = 1 << 20  # bytes: 256 answers that come at once take 200 kB of the kernel's, each with its headers
 
 
 class Pinger:
@@ -24,6 +28,7 @@ class Pinger:
         self._waiting: dict[int, asyncio.Future[Any]] = {}  # by sequence number
         self._sequence = 0
         self._identifier = 0
+        self._closed = False
 
     async def ping(self, address: Address) -> None:
         """Returns when the address has answered; waits for ever if it does not, so the caller sets a timeout.
@@ -43,6 +48,7 @@ class Pinger:
 
     def close(self) -> None:
         """Ends the readers, and with them their sockets."""
+        self._closed = True
         for reader in self._readers:
             reader.cancel()
 
@@ -52,6 +58,8 @@ class Pinger:
 
         self._identifier = self._identifier or unique_identifier()
         connection = AsyncSocket(ICMPv4Socket() if version == 4 else ICMPv6Socket())
+        with contextlib.suppress(PermissionError):  # without the right to, the machine's own limit has to do
+            connection.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._sockets[version] = connection
         reader = asyncio.create_task(self._read(version, connection))
         self._readers.add(reader)
@@ -61,7 +69,7 @@ class Pinger:
     async def _read(self, version: int, connection: Any) -> None:
         """Hands out answers until the socket fails; the next ping then opens another."""
         try:
-            while True:
+            while not self._closed:  # asyncio.wait_for, in icmplib, forgets a cancellation that comes with an answer
                 reply = await connection.receive(timeout=FOREVER_S)
                 answer = self._waiting.get(reply.sequence)
                 if reply.id == self._identifier and answer and not answer.done():

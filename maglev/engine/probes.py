@@ -25,6 +25,7 @@ IN_FLIGHT = 256  # probes at a time: each takes a descriptor, and a process has 
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
 LONGEST_ANSWER = 65536  # bytes of an HTTP answer that are read before the probe hangs up
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")  # RFC 9112 §4
+GATHER_S = 0.005  # a changed verdict waits so long for others: when a rack dies, its endpoints change together
 STOP_S = 5.0  # for probes that are under way
 
 
@@ -91,10 +92,10 @@ class Prober:
 
     @property
     def complete(self) -> bool:
-        """Says whether every check has had its first result, and `on_change` has heard of it.
+        """Says whether every check has had a verdict, and `on_change` has heard of it.
 
         Once true it stays so: a check that a new configuration brings leaves its own endpoints out until it has a
-        result, and is no reason to stop serving all others.
+        verdict, and is no reason to stop serving all others.
         """
         return self._complete
 
@@ -169,7 +170,7 @@ class Prober:
                 self._states = {**self._states, check: new}
         if new.verdict is not old.verdict and not self._news:
             self._news = True
-            self._loop.call_soon(self._publish)
+            self._loop.call_later(GATHER_S, self._publish)
 
     def _publish(self) -> None:
         """Tells of changed verdicts, and only then of completeness."""

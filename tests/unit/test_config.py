@@ -88,6 +88,7 @@ BAD = [
     ({"vips[0]": "www"}, "vips[0]", "www", "a mapping with the keys name, address"),
     ({"vips": {"www": {}}}, "vips", "a mapping", "a list of VIPs"),
     ({"vip": []}, "vip", "a list", "only the keys shard, maglevs, pools, vips, forwarder"),
+    ({"maglevs": {}}, "maglevs", "a mapping", "a list of Maglevs"),
     ({"maglevs": []}, "maglevs", "an empty list", "at least one Maglev"),
     ({"shard": ""}, "shard", "", "a name"),
     ({"pools.web.endpoints[1].weight": -1}, "pools.web.endpoints[1].weight", -1, "0 or more"),
@@ -137,6 +138,7 @@ BAD = [
     # shards
     ({"vips[1].shard": "b"}, "vips[1].shard", "b", "some Maglev serves: default"),
     ({"maglevs[0].shard": "a", "maglevs[1].shard": "b", "vips[1].shard": "a"}, "vips[0].shard", "default", ": a, b"),
+    ({"maglevs[0].shard": "a", "maglevs[0].name": "", "vips[0].shard": "a"}, "maglevs[0].name", "", "a name"),
     # addresses
     ({"maglevs[1].address": "10.1.1.2"}, "maglevs[1].address", "10.1.1.2", "maglevs[0].address has this one"),
     ({"pools.web.endpoints[1].address": "10.2.2.2"}, "pools.web.endpoints[1].address", "10.2.2.2", "larger weight"),
@@ -207,6 +209,15 @@ def test_refuses_texts_that_cannot_be_read(text, field, value, allowed):
     found = problems(text)
     assert [problem[:2] for problem in found] == [(field, value)]
     assert allowed in found[0][2]
+
+
+def test_numbers_that_readers_of_yaml_disagree_on_are_not_numbers():
+    text = text_of({"forwarder": MISSING}) + "forwarder: {table_size: 017, connection_table: {idle_timeout_s: 1:30}}"
+    assert [problem[:2] for problem in problems(text)] == [
+        ("forwarder.table_size", "017"),
+        ("forwarder.connection_table.idle_timeout_s", "1:30"),
+    ]
+    assert config.parse(text.replace("017", "0x1f").replace("1:30", "1_0.5")).forwarder.table_size == 31
 
 
 def test_reads_the_same_without_the_loader_in_c(monkeypatch):
