@@ -241,7 +241,7 @@ def test_a_ping_heeds_its_own_answer_only(monkeypatch):
 
     class MadeUpSocket:
         def __init__(self, real):
-            pass
+            self.sock = socket.socket()
 
         def send(self, request):
             sent.append(request)
@@ -259,6 +259,7 @@ def test_a_ping_heeds_its_own_answer_only(monkeypatch):
                 return icmplib.ICMPReply(None, 4, 0, 0, 0, 0, 64, 0.0)
 
         def close(self):
+            self.sock.close()
             sent.append("closed")
 
     monkeypatch.setattr(icmplib, "AsyncSocket", MadeUpSocket)
