@@ -6,10 +6,12 @@ import re
 from ipaddress import ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maglev.announcements import commands, wanted
+
+properties = settings(deadline=None)  # a busy machine is no fault
 
 FIT = {"ready": True, "draining": False, "shard": "default", "vips": ["192.0.2.10", "192.0.2.9", "192.0.2.9"]}
 ROUTES = frozenset({ip_network("192.0.2.9/32"), ip_network("192.0.2.10/32")})
@@ -60,6 +62,7 @@ def test_no_difference_needs_no_command():
 route_sets = st.frozensets(st.integers(0, 40).map(lambda i: ip_network(f"192.0.2.{i}/32")))
 
 
+@properties
 @given(route_sets, route_sets)
 def test_a_speaker_that_obeys_ends_where_it_should(announced, new):
     speaker = set(announced)

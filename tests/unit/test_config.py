@@ -11,13 +11,15 @@ from ipaddress import ip_address
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from maglev import config, document
 from maglev.config import Config, HealthCheck, Member
 from maglev.errors import ConfigError, MaglevError
+
+properties = settings(deadline=None)  # a busy machine is no fault
 
 SOUND = {
     "shard": "default",
@@ -358,6 +360,7 @@ def test_a_listing_is_checked_by_the_nearest_pool_that_says_how():
     assert ports == {"inner": set(), "middle": {1}, "outer": {1}, "both": {1, 3}}
 
 
+@properties
 @given(st.randoms(use_true_random=False))
 def test_nothing_depends_on_the_order_of_the_file(shuffler: random.Random):
     tree = copy.deepcopy(SOUND)
@@ -443,6 +446,7 @@ def documents(draw):
     return {"maglevs": [{"name": "m1", "address": "10.1.1.2"}], "pools": pools, "vips": vips}
 
 
+@properties
 @given(documents())
 def test_what_is_written_is_what_is_read(tree):
     whole = config.parse(yaml.safe_dump(tree))
@@ -458,6 +462,7 @@ def total_weight(tree, name):
     return own + sum(total_weight(tree, inner) for inner in pool["pools"])
 
 
+@properties
 @given(documents())
 def test_no_weight_is_lost_in_flattening(tree):
     whole = config.parse(yaml.safe_dump(tree))
@@ -479,6 +484,7 @@ trees = st.recursive(
 yaml_like = st.text(st.sampled_from("abc019 \n\t:-,?[]{}#&*!|>'\"%@`.~<=+eE_xob\ufeff\x85\0\ud800"), max_size=60)
 
 
+@properties
 @given(st.one_of(trees.map(yaml.safe_dump), yaml_like, st.text()))
 def test_any_other_text_is_refused_as_a_configuration(text):
     with pytest.raises(ConfigError) as caught:
@@ -491,6 +497,7 @@ PLACES = """shard maglevs pools vips forwarder vips[0] vips[0].port vips[0].pool
     pools.web.endpoints pools.web.endpoints[0] pools.web.health_check forwarder.connection_table"""
 
 
+@properties
 @given(st.sampled_from(PLACES.split()), trees)
 def test_any_value_anywhere_is_taken_or_refused(path, value):
     with contextlib.suppress(ConfigError):
