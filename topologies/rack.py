@@ -68,7 +68,7 @@ def cluster(maglevs: int, endpoints: int) -> dict[str, object]:
             {"name": "www", "address": VIP, "protocol": "tcp", "port": 80, "pool": "web"},
             {"name": "echo", "address": VIP, "protocol": "tcp", "port": 7, "pool": "web"},
         ],
-        "forwarder": {"engine": "socket", "table_size": 65537},
+        "forwarder": {"engine": "auto", "table_size": 65537},
     }
 
 

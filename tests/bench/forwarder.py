@@ -200,14 +200,11 @@ def compare(seconds: float, runs: int) -> None:
                     f"run {number}: {name:10} {back:9,.0f} of {offered:9,.0f} packets/s, {share:.0%} of a core",
                     flush=True,
                 )
-    for name, seen in rates.items():
-        median = statistics.median(seen)
-        print(
-            f"{name:10} median {median:9,.0f} packets/s [{min(seen):,.0f}, {max(seen):,.0f}], {1e6 / median:.1f} us each"
-        )
-    print(
-        f"socket reaches {statistics.median(rates['socket']) / statistics.median(rates['bare loop']):.2f} of the bare loop"
-    )
+    medians = {name: statistics.median(seen) for name, seen in rates.items()}
+    for name, median in medians.items():
+        spread = f"[{min(rates[name]):,.0f}, {max(rates[name]):,.0f}]"
+        print(f"{name:10} median {median:9,.0f} packets/s {spread}, {1e6 / median:.1f} us each")
+    print(f"socket reaches {medians['socket'] / medians['bare loop']:.2f} of the bare loop")
 
 
 if __name__ == "__main__":
