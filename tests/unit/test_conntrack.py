@@ -100,7 +100,7 @@ class Tables(RuleBasedStateMachine):
         assert self.table.overflows == self.model.overflows, f"should have overflowed {self.model.overflows} times"
 
 
-Tables.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+Tables.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestAgainstTheModel = Tables.TestCase
 
 

@@ -195,6 +195,14 @@ def test_a_malformed_request_is_survived(served, capfd, name, content, start):
     assert "Traceback" not in said, f"{name} is the client's fault, and should leave no traceback: {said}"
 
 
+def test_what_follows_a_length_without_sense_is_not_taken_for_a_request(served):
+    path, asked = served
+    raw = talk(path, b"POST /drain HTTP/1.1\r\nContent-Length: -1\r\n\r\nGET /status HTTP/1.1\r\n\r\n")
+    found = [status for status, _ in answers(raw)]
+    assert found == [400], f"one answer, 400, should end the connection, but the answers were {found}"
+    assert not asked, "no route should have been asked"
+
+
 def test_a_client_that_leaves_before_its_answer_is_passed_over(tmp_path, capfd):
     go_on, asked = threading.Event(), threading.Event()
 

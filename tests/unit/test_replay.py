@@ -421,7 +421,7 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(desk):
 def test_captures_stream_through_standard_input_and_output(desk):
     desk.replay()
     done = subprocess.run(
-        [sys.executable, "-m", "maglev", *desk.command(source="/dev/stdin", target="/dev/stdout")],
+        [sys.executable, "-m", "maglev", *desk.command(source="/proc/self/fd/0", target="/proc/self/fd/1")],
         cwd=ROOT, input=desk.source.read_bytes(), capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"the exit code should have been 0, but was {done.returncode}: {done.stderr.decode()}"

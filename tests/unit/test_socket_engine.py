@@ -81,6 +81,7 @@ class Wires:
         Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         self._join(self.maglev, MAGLEV, self.router, ROUTER)
         self._join(self.second, "10.1.9.2", self.second_router, SECOND_ROUTER)
+        self.wait_up()
 
     def next_door(self, body, *arguments):
         """Runs `body` in the router's namespace; returns what it returns."""
@@ -95,6 +96,13 @@ class Wires:
         self.next_door(Path(f"/proc/sys/net/ipv4/conf/{theirs}/arp_notify").write_text, "1")
         self.next_door(ip, f"link set {theirs} up")
 
+    def wait_up(self):
+        """Waits until both wires carry packets."""
+        until = time.monotonic() + DEADLINE_S
+        while not (are_up(self.maglev, self.second) and self.next_door(are_up, self.router, self.second_router)):
+            assert time.monotonic() < until, "both wires should have come up"
+            time.sleep(0.01)
+
     def router_socket(self):
         """A packet socket at the router's end: what is sent there arrives at the Maglev, what arrives came from it."""
         end = self.next_door(engine.open_socket, self.router)
@@ -106,6 +114,10 @@ class Wires:
         first = self.next_door(link_address, self.router) + link_address(self.maglev) + b"\x08\x00"
         second = self.next_door(link_address, self.second_router) + link_address(self.second) + b"\x08\x00"
         return first, second
+
+
+def are_up(*interfaces):
+    return all("state UP" in ip(f"link show {interface}") for interface in interfaces)
 
 
 def link_address(interface):
@@ -241,6 +253,23 @@ def test_a_link_that_refuses_is_counted_as_send_failed(in_namespace):
     in_namespace(body)
 
 
+def test_the_engine_outlives_its_link(in_namespace):
+    def body(wires):
+        statistics = Counted(1)
+        with engine.open_socket(wires.maglev) as packets, wires.router_socket() as router:
+            packets.settimeout(DEADLINE_S)
+            ip(f"link set {wires.maglev} down")
+            ip(f"link set {wires.maglev} up")
+            wires.wait_up()
+            router.send(tcp("S"))
+            with pytest.raises(Enough):
+                engine.run(packets, forwarder(), lambda endpoint: ROUTER_LINK + MAGLEV_LINK + b"\x08\x00", statistics)
+        forwarded = statistics.forwarded.total()
+        assert forwarded == 1, f"the frame after the interruption should have been forwarded: {statistics.reasons}"
+
+    in_namespace(body)
+
+
 def test_the_engine_does_not_see_what_it_sends(in_namespace):
     def body(wires):
         with engine.open_socket(wires.maglev) as packets, wires.router_socket() as router:
@@ -259,6 +288,12 @@ def test_an_interface_that_is_not_there_is_an_error_with_words(in_namespace):
             engine.open_socket("nowhere0")
 
     in_namespace(body)
+
+
+@pytest.fixture
+def by_events_alone(monkeypatch):
+    """Takes away the refresh that would cover up a change which nobody announced."""
+    monkeypatch.setattr("maglev.engine.neighbours.REFRESH_S", 3600.0)
 
 
 def neighbours(*endpoints):
@@ -294,7 +329,7 @@ def test_next_hops_are_found_behind_a_gateway_and_on_the_link(in_namespace):
     in_namespace(body)
 
 
-def test_next_hops_follow_a_link_address(in_namespace):
+def test_next_hops_follow_a_link_address(in_namespace, by_events_alone):
     def body(wires):
         ip(f"route add 10.2.0.0/16 via {ROUTER}")
         before, _ = wires.headers()
@@ -310,7 +345,7 @@ def test_next_hops_follow_a_link_address(in_namespace):
     in_namespace(body)
 
 
-def test_next_hops_follow_routes(in_namespace):
+def test_next_hops_follow_routes(in_namespace, by_events_alone):
     def body(wires):
         ip(f"route add 10.2.0.0/16 via {ROUTER}")
         first, second = wires.headers()
