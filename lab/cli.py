@@ -1,4 +1,7 @@
-"""`maglab`: the laboratory's command line. Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab."""
+"""`maglab`: the laboratory's command line.
+
+Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab, 130 stopped by Ctrl-C or SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,13 @@ from .site import sites
 
 app = typer.Typer(
     help="Maglev Lab: a data centre with Google's Maglev load balancer, in this machine.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 console = Console()
+UsageError = typer.BadParameter.__base__ or Exception  # Click's, which Typer keeps to itself
+INTERRUPTED = 130  # 128 and SIGINT, as shells say it
 
 
 class Hash(StrEnum):
@@ -161,7 +165,7 @@ def _say(text: str) -> None:
 
 
 def _check_writable(path: Path | None) -> None:
-    if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
         raise WrongUse(f"--json {path}: cannot write there; name a file in a directory that exists")
 
 
@@ -178,20 +182,18 @@ def main() -> None:
     """Runs a command; errors are one sentence, and Ctrl-C or SIGTERM takes the lab away before leaving."""
     signal.signal(signal.SIGTERM, _leave)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("maglab: stopped, and everything taken away", file=sys.stderr)
-        sys.exit(130)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except UsageError as error:
+        _fail(error.format_message(), 2)
     except WrongUse as error:
         _fail(error, 2)
-    except CannotStart as error:
-        _fail(error, 3)
     except (LabError, MaglevError) as error:
         _fail(error, 3)
+    if status == INTERRUPTED:
+        _fail("stopped, and everything taken away", INTERRUPTED)
+    sys.exit(status)
 
 
-def _fail(error: Exception, status: int) -> NoReturn:
+def _fail(error: object, status: int) -> NoReturn:
     print(f"maglab: {error}", file=sys.stderr)
     sys.exit(status)

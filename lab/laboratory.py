@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import os
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -108,7 +111,11 @@ class Lab:
         return self
 
     def stop(self) -> None:
-        """Takes everything away that this lab made."""
+        """Takes everything away that this lab made; Ctrl-C, or an impatient second one, does not stop that."""
+        with _undisturbed():
+            self._take_away()
+
+    def _take_away(self) -> None:
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -381,6 +388,20 @@ def _check_namespaces() -> None:
         raise CannotStart(
             f"this machine does not let Mininet make namespaces: {tried.stderr.strip()}; see maglab doctor"
         )
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignores Ctrl-C and SIGTERM meanwhile; in the main thread, which alone gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
