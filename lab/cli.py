@@ -106,12 +106,15 @@ def up(
 ) -> None:
     """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
     from mininet.cli import CLI
+    from mininet.log import lg
 
     from .laboratory import Lab
 
     with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
         vips = ", ".join(f"{vip.name} {vip.address}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
+        lg.setLogLevel("output")  # what commands print, and where it belongs
+        lg.ch.setStream(sys.stdout)
         CLI.prompt = "maglab> "
         CLI(lab.net)
         _say("taking it away")
