@@ -25,12 +25,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import evidence
-from .laboratory import Lab
+if TYPE_CHECKING:
+    from .laboratory import Lab  # at run time imported late: tests that run no lab need no Mininet
 
 EVIDENCE = "evidence"
 FAILED = pytest.StashKey[bool]()
@@ -47,6 +47,8 @@ class Running:
     def get(self, wanted: tuple[Path, str, tuple[tuple[str, Any], ...]]) -> Lab:
         """Returns the running lab if it is what is wanted, else a new one in its place."""
         if self._lab is None or self._wanted != wanted:
+            from .laboratory import Lab
+
             self.stop()
             self._lab, self._wanted = Lab(wanted[1], **dict(wanted[2])).start(), wanted
         return self._lab
@@ -74,6 +76,8 @@ def lab(request: pytest.FixtureRequest, _running_lab: Running) -> Iterator[Lab]:
     """A running lab of the marked topology, with everything up; faults are undone after the test."""
     if os.geteuid() != 0:
         pytest.skip("a lab makes network namespaces, which only root may do")
+    from . import evidence
+
     marker = request.node.get_closest_marker("topology")
     name = marker.args[0] if marker and marker.args else DEFAULT_TOPOLOGY
     options = tuple(sorted(marker.kwargs.items())) if marker else ()
