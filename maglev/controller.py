@@ -19,7 +19,7 @@ from . import announcements as bgp
 from .engine.control import ControlError, request
 
 POLL_S = 0.1
-FORWARDER_SILENCE_S = 0.3  # a forwarder that takes longer to answer is not fit to serve
+FORWARDER_SILENCE_S = 0.8  # one that takes longer to answer is frozen; one that has died refuses at once
 ACKNOWLEDGEMENT_S = 5.0
 
 
