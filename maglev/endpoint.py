@@ -61,7 +61,8 @@ def run(config: Config, address: Address | None, control: Path, decapsulate_with
                 "ready": True,
                 "vips": [str(vip) for vip in vips],
                 "decapsulation": "kernel" if in_kernel else "tun",
-                "delivered": gate.delivered,
+                "delivered": decapsulation.delivered_by_devices(),
+                # in the kernel, a packet from a stranger meets no device and is counted nowhere
                 "drops": {reason.value: count for reason, count in sorted(gate.reasons.items())},
             }
 

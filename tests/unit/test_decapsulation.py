@@ -118,7 +118,6 @@ def test_the_pump_carries_what_may_come_in_and_counts_the_rest():
     subject, out = pumped([outer for _, outer, _ in CASES])
     expected = [fate for _, _, fate in CASES if not isinstance(fate, Reason)]
     assert out == expected, f"should have carried {len(expected)} packets as they were, but carried {out}"
-    assert subject.delivered == len(expected), f"should have counted {len(expected)}, but counted {subject.delivered}"
     reasons = Counter(fate for _, _, fate in CASES if isinstance(fate, Reason))
     assert subject.reasons == reasons, f"should have counted {reasons}, but counted {subject.reasons}"
 
@@ -138,5 +137,5 @@ def test_what_the_device_does_not_take_is_counted():
             pump(receive, reading, subject)  # nobody can write to the end that reads
     finally:
         os.close(reading)
-    found = subject.delivered, dict(subject.reasons)
-    assert found == (0, {Reason.SEND_FAILED: 1}), f"one failure and no delivery should be counted, but: {found}"
+    found = dict(subject.reasons)
+    assert found == {Reason.SEND_FAILED: 1}, f"one failure should be counted, but: {found}"
