@@ -182,7 +182,7 @@ def print_result(console: Console, result: Result) -> None:
         f"{result.connections} connections, {result.hash} hashing, connection table {on_off(result.connection_table)}"
     )
     table = Table(title=title)
-    table.add_column("event")
+    table.add_column("event", no_wrap=True)
     for heading in ("broken,\nshould have lived", "had to die", "converged", "longest silence", "living after"):
         table.add_column(heading, justify="right")
     for event in result.events:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import maglev.config
 from maglev.engine.control import request
 from maglev.errors import ConfigError
 
-from . import faults, observe
+from . import convergence, faults, observe
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults import Fault
@@ -343,39 +343,8 @@ class Lab:
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        self._check_daemons()
-        serving = [node for node in self._of_role("maglev") if node.name not in self._down | self._drained]
-        return self._wrong_routes(sorted(node.address for node in serving)) or self._wrong_views(serving)
-
-    def _check_daemons(self) -> None:
-        """Raises LabError, with the last line that it wrote, if a daemon has ended that nobody killed."""
-        for node in self.net.hosts:
-            for name, daemon in node.daemons.items():
-                if daemon.poll() is not None:
-                    last = (node.directory / f"{name}.log").read_text(errors="replace").strip().rpartition("\n")[2]
-                    raise LabError(f"{node.name}'s {name} has ended by itself: {last or 'it said nothing'}")
-
-    def _wrong_routes(self, hops: Iterable[str]) -> str:
-        expected = {str(vip.address): tuple(sorted(hops)) for vip in self.config.vips} if hops else {}
-        for router in self._of_role("router"):
-            actual = observe.ecmp(router)
-            if actual != expected:
-                return f"{router.name} has VIP routes {actual}, expected {expected}"
-        return ""
-
-    def _wrong_views(self, serving: Iterable[ConfiguredNode]) -> str:
-        living = {node.address for node in self._of_role("endpoint") if node.name not in self._down}
-        digests = set()
-        for node in serving:
-            view = observe.maglev_view(node.control)
-            if view is None or not view.status["ready"]:
-                return f"{node.name}'s forwarder is not ready"
-            for pool, state in view.status["pools"].items():
-                if set(state["healthy"]) != living & {*state["healthy"], *state["unhealthy"]}:
-                    return f"{node.name} finds healthy in {pool}: {state['healthy']}, expected {sorted(living)}"
-                digests.add((pool, state["table_digest"]))
-        pools = {pool for pool, _ in digests}
-        return "" if len(digests) == len(pools) else f"lookup tables differ: {sorted(digests)}"
+        vips = {str(vip.address) for vip in self.config.vips}
+        return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 
 def _check_namespaces() -> None:
