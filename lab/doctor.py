@@ -75,7 +75,7 @@ FEATURES = (
         "network namespaces", "mnexec -n true", True, "nodes are namespaces", "this kernel, or container, forbids them"
     ),
     Feature("veth", PAIR, True, "links are veth pairs", "links cannot be made"),
-    Feature("ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1", True, "flows spread", "no ECMP"),
+    Feature("ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=3", True, "flows spread", "no ECMP"),
     Feature("nftables", NFT, True, "packets are counted, power is cut", "no packet counts, no power cuts"),
     Feature("TUN", "ip tuntap add dev probe mode tun", False, IN_PROCESS, "endpoints need kernel GRE"),
     Feature("kernel GRE", GRE, False, IN_KERNEL, "endpoints need TUN"),

@@ -32,6 +32,12 @@ CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a 
 OUTER_MTU_BYTES, INNER_MTU_BYTES = 1500, 1600  # before the routers; behind them, where GRE adds 24 bytes
 HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 ROUTER_AS, MAGLEV_AS = 65000, 65001
+# ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
+# same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.
+ECMP = {
+    "net.ipv4.fib_multipath_hash_policy": "3",
+    "net.ipv4.fib_multipath_hash_fields": str(0x01 + 0x02 + 0x04 + 0x10 + 0x20),
+}
 OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
 _mn_site: Site | None = None
@@ -178,8 +184,7 @@ class Router(LabNode):
 
     def config(self, vip_prefix: str = "192.0.2.0/24", **params: Any) -> Any:
         self.vip_prefix = vip_prefix
-        forwarding = {"net.ipv4.ip_forward": "1", "net.ipv4.fib_multipath_hash_policy": "1"}
-        return super().config(sysctls=forwarding, **params)
+        return super().config(sysctls={"net.ipv4.ip_forward": "1"} | ECMP, **params)
 
     def start_daemons(self) -> None:
         self._count_vip_packets()
