@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
+import struct
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
@@ -19,6 +21,7 @@ from wires import (
     interface_to,
     is_gre_with,
     link_address,
+    open_on,
     put_on_wire,
     send_packet,
     statistics,
@@ -32,6 +35,7 @@ pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
 
 CONNECTIONS = 300
 FEW = 60
+ATTEMPTS = 10
 BIG_BYTES = 100 * 10**6
 TIMEOUT_S = 10.0
 CLIENT, STRANGER = "10.0.1.2", "10.0.2.2"
@@ -65,6 +69,21 @@ def test_ecmp_sends_packets_to_all_maglevs_and_every_one_forwards_them(lab):
     for maglev in lab.maglevs:
         own = statistics(lab, maglev)["forwarded"] - own_before[maglev]
         assert own == sent[maglev], f"the router sent {sent[maglev]} packets to {maglev}, it forwarded {own}"
+
+
+def test_ecmp_goes_by_the_5_tuple_and_by_nothing_else(lab):
+    """The sender's kernel marks each socket's packets with a random hash, which a router may not heed."""
+    before = lab.snapshot().ecmp_packets()
+    for _ in range(ATTEMPTS):
+        with open_on(lab.node("c1"), socket.AF_INET, socket.SOCK_STREAM) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by RST: port free
+            attempt.bind(("", 31000))
+            attempt.settimeout(TIMEOUT_S)
+            attempt.connect((VIP, 80))
+    after = lab.snapshot().ecmp_packets()
+    used = {maglev: after[maglev] - before[maglev] for maglev in after if after[maglev] > before[maglev]}
+    assert len(used) == 1, f"expected all connections of one 5-tuple on one Maglev, the router sent {used}"
+    assert sum(used.values()) >= ATTEMPTS * 3, f"the test is void: SYN, ACK and RST each time, the router sent {used}"
 
 
 def test_all_maglevs_build_the_same_lookup_tables(lab):

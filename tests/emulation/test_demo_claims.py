@@ -63,8 +63,8 @@ def test_a_maglev_without_power_breaks_no_connection(lab):
 
 
 def test_a_drained_maglev_breaks_no_connection_and_stops_only_when_no_packet_comes(lab):
+    before = packets_to(lab, "m2")
     with lab.connections(CONNECTIONS) as conns:
-        before = packets_to(lab, "m2")
         lab.drain("m2")
         settled_at = packets_to(lab, "m2")
         settle(lab, conns)
