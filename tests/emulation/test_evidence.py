@@ -33,9 +33,12 @@ def test_that_passes(lab):
     assert conns.broken == 0, conns.report()
 
 
-def test_that_fails(lab):
+def test_that_finds_all_well(lab):
     assert seen == [lab.id], "the lab is another one"
     assert all(lab.state_of(name) == "up" for name in lab.maglevs), "the last test's fault is still there"
+
+
+def test_that_fails(lab):
     with lab.connections(20) as conns:
         lab.kill("s1")
         lab.wait_converged()
@@ -75,6 +78,7 @@ def evidence(workplace):
 def test_outcomes_are_what_they_should_be(workplace):
     _, output = workplace
     assert "test_that_passes PASSED" in output, output
+    assert "test_that_finds_all_well PASSED" in output, "a test's faults were not undone before the next"
     assert "test_that_fails FAILED" in output, output
     assert "test_that_ruins_the_lab[a/b c] PASSED" in output, output
     assert "test_that_ruins_the_lab[a/b c] ERROR" in output, "a lab that does not come back went unnoticed"
