@@ -36,7 +36,7 @@ ROUTER_AS, MAGLEV_AS = 65000, 65001
 # same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.
 ECMP = {
     "net.ipv4.fib_multipath_hash_policy": "3",
-    "net.ipv4.fib_multipath_hash_fields": str(0x01 + 0x02 + 0x04 + 0x10 + 0x20),
+    "net.ipv4.fib_multipath_hash_fields": str(0x01 + 0x02 + 0x04 + 0x10 + 0x20),  # addresses, protocol, ports
 }
 OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
