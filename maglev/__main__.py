@@ -7,11 +7,13 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from . import config as configuration
-from .config import Config
-from .engine import machine
 from .errors import MaglevError
 from .flow import Address
+
+# Each command imports what it needs when it runs: a lab starts a dozen daemons at once, and imports are what they
+# spend their first half second on.
+
+RUN_DIRECTORY = Path("/run/maglev")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +62,7 @@ def _daemon(commands: argparse._SubParsersAction, name: str, text: str, run: obj
     command: argparse.ArgumentParser = commands.add_parser(name, help=text)
     command.add_argument("--config", required=True, type=Path, metavar="FILE")
     command.add_argument("--control", type=Path, metavar="PATH",
-                         help=f"control socket (default: {machine.RUN_DIRECTORY}/NAME.sock)")  # fmt: skip
+                         help=f"control socket (default: {RUN_DIRECTORY}/NAME.sock)")  # fmt: skip
     command.set_defaults(run=run)
     return command
 
@@ -72,10 +74,12 @@ def _address(text: str) -> Address:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
 
 
-def _name(options: argparse.Namespace, config: Config) -> str:
+def _find_name(options: argparse.Namespace) -> str:
     """Returns which Maglev of the configuration this machine is."""
-    if options.maglev:
-        return config.maglev(options.maglev).name
+    from . import config as configuration
+    from .engine import machine
+
+    config = configuration.load(options.config)
     own = machine.find_self([maglev.address for maglev in config.maglevs], "Maglev")
     return next(maglev.name for maglev in config.maglevs if maglev.address == own)
 
@@ -83,26 +87,31 @@ def _name(options: argparse.Namespace, config: Config) -> str:
 def _control(options: argparse.Namespace, name: str) -> Path:
     if options.control:
         return Path(options.control)
-    machine.RUN_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
-    return machine.RUN_DIRECTORY / f"{name}.sock"
+    RUN_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return RUN_DIRECTORY / f"{name}.sock"
 
 
 def _forwarder(options: argparse.Namespace) -> None:
-    from .forwarder import ForwarderDaemon  # Numba, which the other commands can do without, takes 0.2 s to import
+    from . import config as configuration
+    from .forwarder import ForwarderDaemon
 
     config = configuration.load(options.config)
-    name = _name(options, config)
+    name = options.maglev or _find_name(options)
     ForwarderDaemon(options.config, config, name).run(_control(options, name))
 
 
 def _controller(options: argparse.Namespace) -> None:
     from . import controller
 
-    name = _name(options, configuration.load(options.config))
-    controller.run(_control(options, name), name)
+    def locate() -> tuple[Path, str]:
+        name = options.maglev or _find_name(options)
+        return _control(options, name), name
+
+    controller.run(locate)
 
 
 def _endpoint(options: argparse.Namespace) -> None:
+    from . import config as configuration
     from . import endpoint
 
     config = configuration.load(options.config)
@@ -111,6 +120,7 @@ def _endpoint(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
+    from . import config as configuration
     from . import replay
 
     down, files = _addresses_and_files(options.down)
@@ -134,6 +144,8 @@ def _addresses_and_files(words: list[str]) -> tuple[list[Address], list[str]]:
 
 
 def _check_config(options: argparse.Namespace) -> None:
+    from . import config as configuration
+
     config = configuration.load(options.file)
     print(f"{options.file}: {len(config.vips)} VIPs, {len(config.pools)} pools, {len(config.maglevs)} Maglevs: sound")
 

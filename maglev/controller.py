@@ -11,14 +11,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from . import announcements as bgp
 from .engine.control import ControlError, request
+from .errors import MaglevError
 
 POLL_S = 0.1
+RETRY_S = 1.0
 FORWARDER_SILENCE_S = 0.8  # one that takes longer to answer is frozen; one that has died refuses at once
 ACKNOWLEDGEMENT_S = 5.0
 
@@ -60,10 +62,25 @@ class ExaBgp:
                 return
 
 
-def run(control: Path, name: str) -> None:
-    """Polls the forwarder behind `control` and keeps ExaBGP's announcements in step, until ExaBGP goes."""
+def run(locate: Callable[[], tuple[Path, str]]) -> None:
+    """Polls a forwarder and keeps ExaBGP's announcements in step with it, until ExaBGP goes.
+
+    `locate` returns the forwarder's control socket and name; while it cannot (MaglevError), nothing is announced and
+    it is asked again.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a shared terminal is ExaBGP's to handle
     speaker = ExaBgp(sys.stdin, sys.stdout)
+    while speaker.alive:
+        try:
+            control, name = locate()
+        except MaglevError as error:
+            print(f"maglev: {error}; trying again", file=sys.stderr, flush=True)
+            time.sleep(RETRY_S)
+        else:
+            _follow(speaker, control, name)
+
+
+def _follow(speaker: ExaBgp, control: Path, name: str) -> None:
     announced: frozenset[bgp.Route] = frozenset()
     while speaker.alive:
         wanted = bgp.wanted(_status(control))

@@ -24,8 +24,7 @@ from .engine.probes import Prober
 from .errors import ConfigError, PlatformError, Problem
 from .flow import pack_address, unpack_address
 from .forwarding import Forwarder, Statistics
-from .replay import connection_table
-from .selection import MapBuilder
+from .selection import MapBuilder, connection_table
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
 

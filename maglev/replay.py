@@ -10,18 +10,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .config import Config
-from .conntrack import ConnectionTable
 from .engine import pcap
 from .errors import IGNORED, MaglevError
 from .flow import Address, pack_address
 from .forwarding import Forwarder, Statistics
-from .selection import MapBuilder
-
-
-def connection_table(config: Config) -> ConnectionTable:
-    """Returns the connection table that a configuration asks for; one of capacity 0 if it is switched off."""
-    options = config.forwarder.connection_table
-    return ConnectionTable(options.capacity if options.enabled else 0, options.idle_timeout_s)
+from .selection import MapBuilder, connection_table
 
 
 def run(config: Config, name: str, down: Collection[Address], source: Path, target: Path) -> None:

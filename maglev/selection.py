@@ -1,4 +1,4 @@
-"""From configuration and health to a `VipMap`: which backends stand behind each VIP now.
+"""From configuration and health to what a forwarder decides by: the backends behind each VIP now, and its table.
 
 Pure. Kept apart from `vips`, which packets meet, because the lookup tables that it builds bring in NumPy and Numba.
 """
@@ -10,7 +10,14 @@ from typing import Any
 
 from .baselines import TABLES
 from .config import Config, Member
+from .conntrack import ConnectionTable
 from .vips import Backends, VipMap, build_backends, build_map
+
+
+def connection_table(config: Config) -> ConnectionTable:
+    """Returns the connection table that a configuration asks for; one of capacity 0 if it is switched off."""
+    options = config.forwarder.connection_table
+    return ConnectionTable(options.capacity if options.enabled else 0, options.idle_timeout_s)
 
 
 class MapBuilder:

@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -15,8 +14,6 @@ from pyroute2 import IPRoute
 
 from ..errors import PlatformError
 from ..flow import Address, pack_address
-
-RUN_DIRECTORY = Path("/run/maglev")
 
 
 def own_addresses() -> dict[bytes, str]:

@@ -137,7 +137,7 @@ def test_a_configuration_that_is_not_there_exits_with_1(tmp_path, capsys):
     assert "No such file or directory" in said, f"should have said what is wrong, but said {said}"
 
 
-@pytest.mark.parametrize("command", ["forwarder", "controller", "endpoint"])
+@pytest.mark.parametrize("command", ["forwarder", "endpoint"])
 def test_a_daemon_refuses_a_bad_configuration(command, cluster, capsys):
     cluster.write_text("vips: []")
     code = main([command, "--config", str(cluster)])
@@ -146,18 +146,16 @@ def test_a_daemon_refuses_a_bad_configuration(command, cluster, capsys):
     assert f"{cluster}: maglevs: " in said, f"should have named file and field, but said {said}"
 
 
-@pytest.mark.parametrize("command", ["forwarder", "controller"])
-def test_a_machine_that_is_no_maglev_is_told_to_name_one(command, cluster, tmp_path, capsys):
-    code = main([command, "--config", str(cluster), "--control", str(tmp_path / "control.sock")])
+def test_a_machine_that_is_no_maglev_is_told_to_name_one(cluster, tmp_path, capsys):
+    code = main(["forwarder", "--config", str(cluster), "--control", str(tmp_path / "control.sock")])
     said = capsys.readouterr().err
     assert code == 1, f"the exit code should have been 1, but was {code}"
     expected = "cannot tell which Maglev this machine is: none of them is an address of it"
     assert expected in said, f"should have said {expected!r}, but said {said}"
 
 
-@pytest.mark.parametrize("command", ["forwarder", "controller"])
-def test_an_unknown_maglev_is_refused_by_those_there_are(command, cluster, capsys):
-    code = main([command, "--config", str(cluster), "--maglev", "m9"])
+def test_an_unknown_maglev_is_refused_by_those_there_are(cluster, capsys):
+    code = main(["forwarder", "--config", str(cluster), "--maglev", "m9"])
     said = capsys.readouterr().err
     assert (code, said) == (1, "maglev: no Maglev is called m9; there are: m1, m2\n"), f"exit {code}: {said}"
 
@@ -167,6 +165,19 @@ def test_a_forwarder_needs_its_address_on_this_machine(cluster, tmp_path, capsys
     said = capsys.readouterr().err
     expected = "maglev: m1's address 198.51.100.1 is not on this machine\n"
     assert (code, said) == (1, expected), f"exit {code}: {said}"
+
+
+def test_a_controller_never_gives_up_and_ends_with_its_speaker(cluster):
+    """ExaBGP takes an API process that ends for a failure, and gives up on it after a few times."""
+    cluster.write_text("vips: []")
+    command = [sys.executable, "-m", "maglev", "controller", "--config", str(cluster)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as controller:
+        complaint = controller.stderr.readline()
+        assert f"{cluster}: maglevs: " in complaint, f"should have named file and field, but said {complaint}"
+        assert controller.poll() is None, "should have tried again instead of ending"
+        announced, _ = controller.communicate(timeout=10)  # closes its input, as ExaBGP's death does
+    assert (controller.returncode, announced) == (0, ""), f"exit {controller.returncode}, announced {announced!r}"
 
 
 def run_module(*arguments, **options):
