@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from lab.nodes import ROOT
 from lab.site import ID_VARIABLE, RUN_DIRECTORY, sites
@@ -25,6 +25,8 @@ print(lab.id, flush=True)
 sys.stdin.read()
 """
 TIMEOUT_S = 30.0
+
+Networks = dict[int, BinaryIO]  # namespaces by their numbers, held open
 
 
 def maglab(*arguments: str, timeout_s: float = 120.0, text: str = "") -> subprocess.CompletedProcess[str]:
@@ -79,12 +81,21 @@ class Machine(NamedTuple):
         return Machine(frozenset(link["ifname"] for link in links), named, Path("/proc/self/mounts").read_text())
 
 
-def networks_of(lab_id: str) -> set[str]:
-    """Returns the network namespaces, but the machine's own, of all processes that carry a lab's id."""
-    return {_network(process) for process in _carriers(lab_id)} - {os.readlink("/proc/self/ns/net"), ""}
+def networks_of(lab_id: str) -> Networks:
+    """Returns the network namespaces, but the machine's own, of all processes that carry a lab's id.
+
+    As long as they are held open, no later namespace gets the same number.
+    """
+    own, networks = _network(os.getpid()), {}
+    for process in _carriers(lab_id):
+        with contextlib.suppress(OSError):
+            held = open(f"/proc/{process}/ns/net", "rb")  # noqa: SIM115
+            networks.setdefault(os.fstat(held.fileno()).st_ino, held)
+    networks.pop(own, None)
+    return networks
 
 
-def left_of(lab_id: str, networks: set[str]) -> list[str]:
+def left_of(lab_id: str, networks: Networks) -> list[str]:
     """Returns what there still is of a lab: its directory, who carries its id, who lives in one of its networks."""
     directory = RUN_DIRECTORY / lab_id
     inhabitants = [process for process in _processes() if _network(process) in networks]
@@ -92,7 +103,7 @@ def left_of(lab_id: str, networks: set[str]) -> list[str]:
     return [_told(process) for process in sorted(left)] + ([str(directory)] if directory.exists() else [])
 
 
-def wait_gone(lab_id: str, networks: set[str], before: Machine, timeout_s: float = 5.0) -> None:
+def wait_gone(lab_id: str, networks: Networks, before: Machine, timeout_s: float = 5.0) -> None:
     """Waits until nothing is left of a lab, and the machine is as it was before."""
 
     def missing() -> str:
@@ -118,11 +129,11 @@ def _carriers(lab_id: str) -> list[int]:
     return found
 
 
-def _network(process: int) -> str:
+def _network(process: int) -> int:
     try:
-        return os.readlink(f"/proc/{process}/ns/net")
+        return os.stat(f"/proc/{process}/ns/net").st_ino
     except OSError:
-        return ""
+        return 0
 
 
 def _told(process: int) -> str:
