@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,11 +36,17 @@ def maglab(*arguments: str, timeout_s: float = 120.0, text: str = "") -> subproc
     return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
+def _heed_interrupts() -> None:
+    """Undoes what a process in the background of a script inherits: Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def started(command: Sequence[str], **pipes: int) -> Iterator[subprocess.Popen[str]]:
     """Runs a command in a process group of its own, as a shell does, and kills it at the end if it still runs."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
-    with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes) as process:
+    options = {"cwd": ROOT, "text": True, "start_new_session": True, "preexec_fn": _heed_interrupts}
+    with subprocess.Popen(command, **options, **pipes) as process:
         try:
             yield process
         finally:
