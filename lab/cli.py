@@ -56,7 +56,7 @@ Clients = Annotated[int, typer.Option(help="Number of clients.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to a file as JSON.")]
 
 
-@app.command()
+@app.command(short_help="Show connections surviving their load balancers' death.")
 def demo(
     topology: Annotated[str, typer.Option(help="Topology to build.")] = "rack",
     maglevs: Maglevs = 3,
@@ -97,7 +97,7 @@ def demo(
     raise typer.Exit(0 if result.ok else 1)
 
 
-@app.command()
+@app.command(short_help="Build a topology and open a console on it.")
 def up(
     topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
     maglevs: Maglevs = 3,
@@ -120,7 +120,7 @@ def up(
         _say("taking it away")
 
 
-@app.command()
+@app.command(short_help="Say what this machine has for a lab.")
 def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what that changes for a lab."""
     from dataclasses import asdict
@@ -141,7 +141,7 @@ def doctor(json_file: JsonFile = None) -> None:
     raise typer.Exit(0 if fit else 3)
 
 
-@app.command()
+@app.command(short_help="Take away what killed labs left behind.")
 def clean(
     lab: Annotated[str | None, typer.Argument(help="A lab's id; without it, all labs whose owner has died.")] = None,
 ) -> None:
