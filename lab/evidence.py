@@ -51,8 +51,12 @@ class Captures:
         silent = [name for name, log in logs.items() if "listening on" not in log.read_text()]
         return f"tcpdump is not ready on {', '.join(silent)}" if silent else ""
 
-    def stop(self) -> None:
-        """Ends capturing; every packet that was seen is in the files."""
+    def keep(self, place: Path) -> None:
+        """Ends capturing, and moves the files to `place`: every packet that was seen is in them."""
+        self._stop()
+        self._directory.replace(place)
+
+    def _stop(self) -> None:
         for process in self._running.values():
             process.send_signal(signal.SIGINT)
         for process in self._running.values():
@@ -60,7 +64,7 @@ class Captures:
 
     def discard(self) -> None:
         """Ends capturing, and keeps nothing."""
-        self.stop()
+        self._stop()
         shutil.rmtree(self._directory)
 
 

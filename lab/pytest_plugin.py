@@ -84,16 +84,15 @@ def lab(request: pytest.FixtureRequest, _running_lab: Running) -> Iterator[Lab]:
     lab = _running_lab.get((request.path, name, options))
     kept = Path(request.config.rootpath) / EVIDENCE / re.sub(r"[^\w.-]+", "_", request.node.name)
     shutil.rmtree(kept, ignore_errors=True)
-    captures = evidence.Captures(lab, kept / "captures")
+    captures = evidence.Captures(lab, kept.with_name(f".{lab.id}"))  # another session may run the same test
     try:
         yield lab
     finally:
         if request.node.stash.get(FAILED, False):
-            captures.stop()
             evidence.keep(lab, kept)
+            captures.keep(kept / "captures")
         else:
             captures.discard()
-            shutil.rmtree(kept)
             with contextlib.suppress(OSError):
                 kept.parent.rmdir()  # unless other tests have left evidence
         _restore(lab, _running_lab)
