@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -24,6 +25,10 @@ NTF_USE = 0x01  # linux/neighbour.h: treat this entry as used, so resolve or con
 NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
 
 Hop = tuple[int, str]  # interface index, address of the next hop
+
+
+class Overrun(Exception):
+    """More netlink messages than the socket's buffer holds: some are lost (netlink(7))."""
 
 
 class Neighbours:
@@ -64,39 +69,54 @@ class Neighbours:
 
     async def _follow(self) -> None:
         self._routes_changed = asyncio.Event()
-        async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
-            await events.bind(groups=RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_LINK)
-            await self._read_all(queries)
-            self._ready.set()
-            await asyncio.gather(self._read_events(events), self._keep_current(queries))
+        async with AsyncIPRoute() as queries:
+            await asyncio.gather(self._listen(), self._keep_current(queries))
+
+    async def _listen(self) -> None:
+        """Follows events; when there were more than we could take, begins anew, for the kernel threw some away."""
+        while True:
+            async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
+                await events.bind(groups=RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_LINK)
+                await self._read_all(queries)
+                self._wake()
+                self._ready.set()
+                with contextlib.suppress(Overrun):
+                    await self._read_events(events)
 
     async def _read_all(self, queries: AsyncIPRoute) -> None:
+        """Takes all links' and neighbours' addresses anew, in the place of what was known."""
+        own: dict[int, bytes] = {}
+        theirs: dict[Hop, bytes] = {}
         async for link in await queries.get_links():
-            self._learn(link)
+            if link.get("address"):
+                own[link["index"]] = _packed(link.get("address"))
         async for neighbour in await queries.get_neighbours():
-            self._learn(neighbour)
+            if (address := _usable_address(neighbour)) is not None:
+                theirs[_hop(neighbour)] = address
+        self._own, self._theirs = own, theirs
+        self._publish()
 
     async def _read_events(self, events: AsyncIPRoute) -> None:
         while True:
-            async for message in events.get():
-                if not self._learn(message):
-                    self._wake()
+            try:
+                async for message in events.get():
+                    self._learn(message)
+            except OSError as error:
+                raise Overrun if error.errno == errno.ENOBUFS else error from None
 
-    def _learn(self, message: Any) -> bool:
-        """Takes a neighbour's or a link's address from a message; returns False if routes must be asked for again."""
-        event = message["event"]
-        if event.endswith("NEIGH"):
-            hop = (message["ifindex"], str(message.get("dst")))
-            link_address = message.get("lladdr")
-            if event == "RTM_NEWNEIGH" and message["state"] & NUD_USABLE and link_address:
-                self._theirs[hop] = _packed(link_address)
+    def _learn(self, message: Any) -> None:
+        """Takes a neighbour's or a link's address from an event; has routes asked for again where they may change."""
+        if message["event"].endswith("NEIGH"):
+            address = _usable_address(message) if message["event"] == "RTM_NEWNEIGH" else None
+            if address is None:
+                self._theirs.pop(_hop(message), None)
             else:
-                self._theirs.pop(hop, None)
+                self._theirs[_hop(message)] = address
             self._publish()
-            return True
-        if event == "RTM_NEWLINK" and message.get("address"):
+            return
+        if message["event"] == "RTM_NEWLINK" and message.get("address"):
             self._own[message["index"]] = _packed(message.get("address"))
-        return False
+        self._wake()
 
     async def _keep_current(self, queries: AsyncIPRoute) -> None:
         """Asks for routes when they may have changed, and for every next hop in regular intervals."""
@@ -117,6 +137,16 @@ class Neighbours:
             for target, hop in self._hops.items()
             if hop in self._theirs and hop[0] in self._own
         }
+
+
+def _hop(neighbour: Any) -> Hop:
+    return neighbour["ifindex"], str(neighbour.get("dst"))
+
+
+def _usable_address(neighbour: Any) -> bytes | None:
+    """Returns a neighbour's link address, None while the kernel knows none that may be used."""
+    link_address = neighbour.get("lladdr")
+    return _packed(link_address) if neighbour["state"] & NUD_USABLE and link_address else None
 
 
 async def _route(queries: AsyncIPRoute, target: bytes) -> Hop | None:

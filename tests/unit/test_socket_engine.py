@@ -380,3 +380,28 @@ def test_a_router_that_does_not_answer_is_no_next_hop(in_namespace):
         expect_hop(subject, ENDPOINT, None, "when nobody knows any more")
 
     in_namespace(body)
+
+
+def test_more_changes_than_can_be_heard_are_looked_up_instead(in_namespace, by_events_alone, monkeypatch):
+    """The kernel throws events away that nobody takes in time; the last change of all must not be among the lost."""
+    looks, look = [], Neighbours._read_all
+    monkeypatch.setattr(Neighbours, "_read_all", lambda self, queries: looks.append(1) or look(self, queries))
+
+    def body(wires):
+        ip("route add 10.2.0.0/16 via 10.1.1.77")
+        own = wires.headers()[0][6:]
+        subject = neighbours(ENDPOINT)
+        changes = [
+            f"neighbour replace 10.1.1.{host} lladdr 02:00:00:00:{round_:02x}:{host:02x} dev {wires.maglev}"
+            for round_ in range(100)
+            for host in range(3, 253)
+        ]
+        done = subprocess.run(
+            ["ip", "-batch", "-"], input="\n".join(changes), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        last = bytes([2, 0, 0, 0, 99, 77])
+        expect_hop(subject, ENDPOINT, last + own, f"after {len(changes)} changes")
+        assert len(looks) > 1, "the events should have been too many, or this test shows nothing"
+
+    in_namespace(body)
