@@ -68,8 +68,9 @@ class Feature(NamedTuple):
 
 PAIR = "ip link add probe0 type veth peer name probe1"
 NFT = "nft add table inet probe && nft add chain inet probe c '{ type filter hook output priority 0; }'"
+TUN = "ip tuntap add dev probe mode tun"
 GRE = "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2"
-IN_KERNEL, IN_PROCESS = "endpoints decapsulate in the kernel", "endpoints decapsulate in a process, on a TUN device"
+DECAPSULATION = {"kernel GRE", "TUN"}  # endpoints need one of them
 FEATURES = (
     Feature(
         "network namespaces", "mnexec -n true", True, "nodes are namespaces", "this kernel, or container, forbids them"
@@ -77,8 +78,8 @@ FEATURES = (
     Feature("veth", PAIR, True, "links are veth pairs", "links cannot be made"),
     Feature("ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=3", True, "flows spread", "no ECMP"),
     Feature("nftables", NFT, True, "packets are counted, power is cut", "no packet counts, no power cuts"),
-    Feature("TUN", "ip tuntap add dev probe mode tun", False, IN_PROCESS, "endpoints need kernel GRE"),
-    Feature("kernel GRE", GRE, False, IN_KERNEL, "endpoints need TUN"),
+    Feature("TUN", TUN, False, "endpoints can decapsulate in a process", "endpoints need kernel GRE"),
+    Feature("kernel GRE", GRE, False, "endpoints decapsulate in the kernel", "endpoints need TUN"),
     Feature(
         "netem",
         f"{PAIR} && tc qdisc add dev probe0 root netem delay 1ms",
@@ -99,4 +100,5 @@ def _kernel() -> Iterator[Finding]:
 
 def is_fit(findings: list[Finding]) -> bool:
     """Says whether a lab can run, with or without what is only good to have."""
-    return all(finding.found for finding in findings if finding.needed)
+    there = {finding.what for finding in findings if finding.found}
+    return all(finding.found for finding in findings if finding.needed) and not DECAPSULATION.isdisjoint(there)
