@@ -23,12 +23,12 @@ from maglev.compiled import compiled
 from maglev.hashing import (
     NOBODY,
     TABLE_SIZE,
+    Labels,
     Table,
     Weights,
+    hashes,
     lookup_table,
-    name_hashes,
     name_order,
-    relabel,
     require_table_size,
     require_weights,
     turns,
@@ -96,11 +96,16 @@ def _for_those_with_weight(
     order = order[checked[order] > 0]
     if not order.size:
         return np.full(table_size, NOBODY, np.int32)
-    return relabel(build([names[i] for i in order], checked[order]), order)
+    return _relabel(build([names[i] for i in order], checked[order]), order)
+
+
+def _relabel(table: Table, labels: Labels) -> Table:
+    """Returns the table with `labels[i]` where it has i."""
+    return labels.astype(np.int32)[table]
 
 
 def _seeds(names: Sequence[str]) -> Hashes:
-    return np.array([name_hashes(name)[0] for name in names], np.uint64)
+    return hashes(names)[:, 0].copy()
 
 
 @compiled

@@ -36,15 +36,18 @@ from maglev.compiled import compiled
 from maglev.primes import is_prime
 
 Table = NDArray[np.int32]  # shape (M,): the backend's index per slot
-Integers = NDArray[np.int64]
+Integers = NDArray[np.uint64]  # not signed, or every index would be tested for being negative
 Weights = NDArray[np.float64]
+Labels = NDArray[np.intp]  # shape (N,): by which number the table names a backend
+Free = NDArray[np.bool_]  # shape (M,): whether the slot has no backend yet
+Takers = NDArray[np.uint32]  # backends' indices
 
 TABLE_SIZE = 65537  # §5.3: the small one of the paper's two; the large one is 655373
 MAX_TABLE_SIZE = 2**31 - 1  # the product of a slot and a skip has to fit 64 bits
 NOBODY = -1  # what a slot holds when there is no backend
 
 
-def permutation(offset: int, skip: int, table_size: int) -> Integers:
+def permutation(offset: int, skip: int, table_size: int) -> NDArray[np.int64]:
     """Returns all slots, (M,), in the order in which a backend wants them.
 
     Every slot occurs, because a prime M has no divisor in common with any skip. ValueError as `populate`.
@@ -69,9 +72,72 @@ def populate(offsets: ArrayLike, skips: ArrayLike, table_size: int, weights: Arr
     skips = _require_integers("skip", skips, 1, table_size - 1)
     if len(offsets) != len(skips):
         raise ValueError(f"there are {len(offsets)} offsets and {len(skips)} skips; allowed: one of each a backend")
+    return _filled(table_size, require_weights(weights, len(offsets)), offsets, skips, np.arange(len(offsets)))
+
+
+def _filled(table_size: int, weights: Weights, offsets: Integers, skips: Integers, labels: Labels) -> Table:
+    """Returns the lookup table with `labels[i]` in the slots of backend i, and -1 in those of nobody."""
     table = np.full(table_size, NOBODY, np.int32)
-    _fill(table, turns(require_weights(weights, len(offsets)), table_size), offsets, skips)
+    with np.errstate(over="ignore"):  # `_reduced` overflows on purpose; run as plain Python, it would warn
+        _fill(table, weights, offsets, skips, labels)
     return table
+
+
+@compiled
+def _fill(table: Table, weights: Weights, offsets: Integers, skips: Integers, labels: Labels) -> None:
+    """Gives each backend, whenever it has its turn, the first slot of its permutation that is free.
+
+    About M ln M looks at slots, on average. What is free stands in a map of its own, a byte a slot: four times as much
+    of it stays in the processor's cache as would of the table. For the same reason turns are taken a round at a time,
+    and no list of M `turns` is made.
+    """
+    free = np.ones(len(table), np.bool_)
+    wanted = offsets.copy()  # per backend, the slot where its search goes on: all that it wanted before are taken
+    price = _price(weights)
+    owed, takers = np.full(len(weights), price / 2), np.empty(len(weights), np.uint32)
+    left = len(table) if price > 0 else 0
+    while left > 0:
+        for backend in _round(weights, price, owed, takers)[:left]:
+            slot = _first_free(free, wanted[backend], skips[backend])
+            free[slot] = False
+            table[slot] = labels[backend]
+            wanted[backend] = slot
+            left -= 1
+
+
+@compiled
+def _first_free(free: Free, slot: np.uint64, skip: np.uint64) -> np.uint64:
+    """Returns the first slot that is free of `slot`, `slot + skip`, `slot + 2 skip`, …, all modulo M.
+
+    It looks at four at a time. A processor guesses how a branch will go, and guessing wrong costs it more than three
+    looks too many. Whether one slot is free is hardly better than a coin toss; whether any of four is, it often knows.
+    Which of them comes first is then no branch: the last three conditions choose a value, not where to go on.
+    """
+    size = np.uint64(len(free))
+    double = _reduced(skip + skip, size)
+    fourfold = _reduced(double + double, size)
+    first, second = slot, _reduced(slot + skip, size)
+    third, fourth = _reduced(first + double, size), _reduced(second + double, size)
+    while not (free[first] | free[second] | free[third] | free[fourth]):
+        first, second = _reduced(first + fourfold, size), _reduced(second + fourfold, size)
+        third, fourth = _reduced(third + fourfold, size), _reduced(fourth + fourfold, size)
+    found = fourth
+    if free[third]:
+        found = third
+    if free[second]:
+        found = second
+    if free[first]:
+        found = first
+    return found
+
+
+@compiled
+def _reduced(number: np.uint64, size: np.uint64) -> np.uint64:
+    """Returns number % size, for a number below 2 size: without dividing, and without a branch.
+
+    A number below `size` makes the difference negative, which unsigned is close to 2**64, so the number is the smaller.
+    """
+    return min(number, number - size)
 
 
 @compiled
@@ -85,32 +151,34 @@ def turns(weights: Weights, count: int) -> Table:
 
     O(count), or O(count N) if one backend outweighs all others together.
     """
-    price = weights.max() if len(weights) else 0.0
-    owed = np.full(len(weights), price / 2)
+    price = _price(weights)
+    owed, takers = np.full(len(weights), price / 2), np.empty(len(weights), np.uint32)
     order = np.empty(count if price > 0 else 0, np.int32)
     taken = 0
     while taken < len(order):
-        for backend in range(len(weights)):
-            owed[backend] -= weights[backend]
-            if owed[backend] <= 0 and taken < len(order):
-                owed[backend] += price
-                order[taken] = backend
-                taken += 1
+        for backend in _round(weights, price, owed, takers)[: len(order) - taken]:
+            order[taken] = backend
+            taken += 1
     return order
 
 
 @compiled
-def _fill(table: Table, order: Table, offsets: Integers, skips: Integers) -> None:
-    """Gives each backend in `order` the first slot of its permutation that is free. M log M steps on average."""
-    wanted = offsets.copy()  # per backend, the slot where its search goes on: all that it wanted before are taken
-    for backend in order:
-        slot = wanted[backend]
-        while table[slot] != NOBODY:
-            slot += skips[backend]
-            if slot >= len(table):  # a third of the time that % takes
-                slot -= len(table)
-        table[slot] = backend
-        wanted[backend] = slot
+def _price(weights: Weights) -> float:
+    """Returns what a turn costs, the largest weight; 0 if there is no backend."""
+    return weights.max() if len(weights) else 0.0
+
+
+@compiled
+def _round(weights: Weights, price: float, owed: Weights, takers: Takers) -> Takers:
+    """Lets every backend pay off its weight; returns who takes a turn for it, in the first places of `takers`."""
+    count = 0
+    for backend in range(len(weights)):
+        owed[backend] -= weights[backend]
+        if owed[backend] <= 0:
+            owed[backend] += price
+            takers[count] = backend
+            count += 1
+    return takers[:count]
 
 
 def lookup_table(names: Sequence[str], table_size: int = TABLE_SIZE, weights: ArrayLike | None = None) -> Table:
@@ -122,39 +190,45 @@ def lookup_table(names: Sequence[str], table_size: int = TABLE_SIZE, weights: Ar
     """
     require_table_size(table_size)
     order = name_order(names)
-    wishes = np.array([offset_and_skip(names[i], table_size) for i in order], np.int64).reshape(-1, 2)
-    table = populate(wishes[:, 0], wishes[:, 1], table_size, require_weights(weights, len(names))[order])
-    return relabel(table, order)
+    offsets, skips = offsets_and_skips([names[i] for i in order], table_size)
+    return _filled(table_size, require_weights(weights, len(names))[order], offsets, skips, order)
 
 
 def offset_and_skip(name: str, table_size: int) -> tuple[int, int]:
     """Returns where a backend's permutation begins, 0 to M-1, and how far it steps, 1 to M-1."""
-    h1, h2 = name_hashes(name)
-    return h1 % table_size, h2 % (table_size - 1) + 1
+    offsets, skips = offsets_and_skips([name], table_size)
+    return int(offsets[0]), int(skips[0])
+
+
+def offsets_and_skips(names: Sequence[str], table_size: int) -> tuple[Integers, Integers]:
+    """Returns the offset and the skip of each backend, (N,) both."""
+    h1, h2 = hashes(names).T
+    return h1 % np.uint64(table_size), h2 % np.uint64(table_size - 1) + np.uint64(1)
 
 
 def name_hashes(name: str) -> tuple[int, int]:
-    """Returns two independent 64-bit hashes of a backend's name: the halves of one BLAKE2b digest (RFC 7693).
+    """Returns the two hashes of one backend's name."""
+    h1, h2 = hashes([name])[0]
+    return int(h1), int(h2)
+
+
+def hashes(names: Sequence[str]) -> Integers:
+    """Returns two independent 64-bit hashes a name, (N, 2): the halves of a BLAKE2b digest, big-endian (RFC 7693).
 
     A cryptographic hash, because names differ in one digit, `10.2.1.2` and `10.2.1.3`; and unlike Python's `hash` it
     is the same in every process.
     """
-    digest = blake2b(name.encode(), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+    digests = [blake2b(name.encode(), digest_size=16).digest() for name in names]
+    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def name_order(names: Sequence[str]) -> NDArray[np.intp]:
+def name_order(names: Sequence[str]) -> Labels:
     """Returns the indices of `names` in the order of their sorting, (N,); ValueError for a name that occurs twice."""
     order = sorted(range(len(names)), key=names.__getitem__)
-    for one, next_one in pairwise(order):
-        if names[one] == names[next_one]:
-            raise ValueError(f"the name {names[one]!r} occurs twice; allowed: every backend once")
+    if len(set(names)) < len(names):
+        twice = next(names[one] for one, other in pairwise(order) if names[one] == names[other])
+        raise ValueError(f"the name {twice!r} occurs twice; allowed: every backend once")
     return np.array(order, np.intp)
-
-
-def relabel(table: Table, labels: NDArray[np.intp]) -> Table:
-    """Returns the table with `labels[i]` where it has i, and -1 where it has -1."""
-    return np.append(labels, NOBODY).astype(np.int32)[table]  # index -1 is the last, which is nobody
 
 
 def require_table_size(table_size: int) -> None:
@@ -179,7 +253,7 @@ def _require_integers(what: str, values: ArrayLike, lowest: int, highest: int) -
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"{what}s have shape {array.shape} and type {array.dtype}; allowed: one integer a backend")
     _require_all(what, array, (array >= lowest) & (array <= highest), f"{lowest} to {highest}")
-    return array.astype(np.int64)
+    return array.astype(np.uint64)
 
 
 def _require_all(what: str, array: NDArray[np.generic], allowed: NDArray[np.bool_], rule: str) -> None:

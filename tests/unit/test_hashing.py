@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
+from hashlib import blake2b
 from math import ceil
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maglev.hashing import (
+    hashes,
     is_prime,
     lookup_table,
     name_hashes,
@@ -29,13 +31,16 @@ PRIMES = [n for n in range(2, 400) if all(n % divisor for divisor in range(2, n)
 properties = settings(deadline=None)  # the first example of a process may have to compile
 
 
-def populate_naively(offsets, skips, table_size):
-    """The pseudocode of §3.4, step by step, with whole permutations and no shortcut."""
+def populate_naively(offsets, skips, table_size, weights=None):
+    """The pseudocode of §3.4, step by step, with whole permutations and no shortcut.
+
+    With weights, what §3.4 says of them: the backends' turns come with another frequency.
+    """
     wishes = zip(offsets, skips, strict=True)
     lists = [[(offset + j * skip) % table_size for j in range(table_size)] for offset, skip in wishes]
     entry, following, taken = [-1] * table_size, [0] * len(lists), 0
     while True:
-        for i in range(len(lists)):
+        for i in range(len(lists)) if weights is None else in_turn(weights, table_size):
             while entry[lists[i][following[i]]] >= 0:
                 following[i] += 1
             entry[lists[i][following[i]]] = i
@@ -149,6 +154,25 @@ def test_the_table_is_that_of_the_papers_pseudocode(wishes):
 
 
 @properties
+@given(weighted_wishes())
+def test_the_table_of_unequal_backends_is_that_of_the_pseudocode_with_other_turns(wishes):
+    assert populate(*wishes).tolist() == populate_naively(*wishes)
+
+
+@properties
+@given(st.data(), st.sampled_from([2, 3, 5, 7, 11, 13]))
+def test_the_table_of_more_backends_than_slots_is_that_of_the_pseudocode(data, table_size):
+    """Tables so small, too, that four steps of any skip go around them."""
+    pairs = st.tuples(st.integers(0, table_size - 1), st.integers(1, table_size - 1))
+    wishes = data.draw(st.lists(pairs, min_size=table_size + 1, max_size=3 * table_size))
+    weights = data.draw(st.lists(st.integers(0, 3), min_size=len(wishes), max_size=len(wishes)).filter(any))
+    offsets, skips = zip(*wishes, strict=True)
+    assert populate(offsets, skips, table_size).tolist() == populate_naively(offsets, skips, table_size)
+    weighted = populate(offsets, skips, table_size, weights)
+    assert weighted.tolist() == populate_naively(offsets, skips, table_size, weights)
+
+
+@properties
 @given(wishes())
 def test_every_slot_is_taken_and_no_backend_has_two_more_than_another(wishes):
     offsets, _, table_size = wishes
@@ -227,16 +251,41 @@ def test_listing_backends_in_another_order_changes_nothing(names, table_size, da
     assert holders[0] == holders[1]
 
 
+def hashes_naively(name):
+    """Two numbers of 64 bits: the first and the last eight bytes of the digest."""
+    digest = blake2b(name.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+
+
 @properties
-@given(names_of_backends, st.sampled_from(PRIMES))
-def test_a_table_by_name_is_that_of_the_names_wishes_in_sorted_order(names, table_size):
+@given(names_of_backends, st.sampled_from(PRIMES), st.data())
+def test_a_table_by_name_is_that_of_the_names_wishes_in_sorted_order(names, table_size, data):
+    weights = data.draw(st.none() | st.lists(st.integers(0, 9), min_size=len(names), max_size=len(names)).filter(any))
     ordered = sorted(names)
-    hashes = [name_hashes(name) for name in ordered]
-    offsets, skips = [h1 % table_size for h1, _ in hashes], [h2 % (table_size - 1) + 1 for _, h2 in hashes]
-    holders = [ordered[i] for i in populate_naively(offsets, skips, table_size)]
-    table = lookup_table(names, table_size)
+    pairs = [hashes_naively(name) for name in ordered]
+    offsets, skips = [h1 % table_size for h1, _ in pairs], [h2 % (table_size - 1) + 1 for _, h2 in pairs]
+    ordered_weights = weights and [weights[names.index(name)] for name in ordered]
+    holders = [ordered[i] for i in populate_naively(offsets, skips, table_size, ordered_weights)]
+    table = lookup_table(names, table_size, weights)
     assert [names[i] for i in table] == holders
     assert table.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("count", "table_size", "weights", "digest"),
+    [
+        (1000, 65537, None, "72c73292d23f9a66"),
+        (1000, 655373, None, "dee7301b0af6b9fd"),
+        (10_000, 655373, None, "96a0f7bf72743674"),
+        (1000, 997, None, "f6c6033305eeb0cf"),  # more backends than slots
+        (1000, 65537, np.arange(1000) % 7 / 3, "ea1a58ca7bae9d54"),  # a seventh of weight 0; thirds are rounded
+    ],
+)
+def test_tables_of_many_backends_stay_as_they_are(count, table_size, weights, digest):
+    """Maglevs of all versions must agree on them too: digests of what the first version made."""
+    names = [f"10.2.{number // 250}.{number % 250}" for number in range(count)]
+    table = lookup_table(names, table_size, weights)
+    assert blake2b(table.astype("<i4").tobytes(), digest_size=8).hexdigest() == digest
 
 
 def test_a_table_by_name_has_65537_slots_unless_told_otherwise():
@@ -253,19 +302,23 @@ def test_a_table_by_name_without_any_weight_is_nobodys(names, weights):
     assert lookup_table(names, 7, weights).tolist() == [-1] * 7
 
 
-def test_another_process_makes_the_same_table():
-    """Python's own hash differs from process to process, which PYTHONHASHSEED stands for here."""
-    code = "from maglev.hashing import lookup_table; print(lookup_table(['s1', 's2', 's3'], 31).tolist())"
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
-        for seed in ("1", "2")
-    ]
-    assert said == [f"{lookup_table(['s1', 's2', 's3'], 31).tolist()}\n"] * 2
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONHASHSEED": "1"},  # Python's own hash differs from process to process
+        {"PYTHONHASHSEED": "2"},
+        {"NUMBA_DISABLE_JIT": "1", "PYTHONWARNINGS": "error::RuntimeWarning"},  # plain Python, and nothing to warn of
+    ],
+)
+def test_another_process_makes_the_same_table(environment):
+    code = "from maglev.hashing import lookup_table; print(lookup_table(['s1', 's2', 's3'], 31, [3, 1, 2]).tolist())"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    assert said == f"{lookup_table(['s1', 's2', 's3'], 31, [3, 1, 2]).tolist()}\n"
 
 
 # Hashes of names
@@ -274,6 +327,12 @@ def test_another_process_makes_the_same_table():
 def test_hashes_of_a_name_in_numbers():
     """As `printf 10.2.1.2 | b2sum -l 128` prints it, halved. Maglevs of all versions must agree on it."""
     assert name_hashes("10.2.1.2") == (0x22D83EA2EE1579A2, 0x5BF1269D5F20C7EA)
+
+
+@given(st.lists(st.text(max_size=6)))
+def test_hashes_of_many_names_are_those_of_each(names):
+    assert [tuple(pair) for pair in hashes(names).tolist()] == [hashes_naively(name) for name in names]
+    assert [name_hashes(name) for name in names] == [hashes_naively(name) for name in names]
 
 
 def test_offset_and_skip_are_the_two_hashes_cut_to_size():
