@@ -20,6 +20,7 @@ from maglev.primes import is_prime, nearest_primes
 
 LARGEST_TABLE = 1 << 24  # slots: 25 times the largest table in the paper
 MOST_CONNECTIONS = 1 << 26
+MOST_THREADS = 64
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # names end up in file names, host names and metrics
 A_NAME = "a name: letters, digits and . _ - (at most 63, the first a letter or digit; a number in quotes)"
@@ -145,7 +146,7 @@ class ConnectionTable(_Object):
 class ForwarderOptions(_Object):
     """How a forwarder does its work; the same on all Maglevs, or they would choose differently."""
 
-    engine: Literal["auto", "socket"] = Field(default="auto", description="auto or socket")
+    engine: Literal["auto", "xdp", "ring", "socket"] = Field(default="auto", description="auto, xdp, ring or socket")
     table_size: int = Field(
         default=65537,
         strict=True,
@@ -159,7 +160,10 @@ class ForwarderOptions(_Object):
     connection_table: ConnectionTable = Field(
         default=ConnectionTable(), description="a connection table, such as {capacity: 1048576, idle_timeout_s: 60}"
     )
-    threads: Annotated[int, Field(strict=True, ge=1, le=1)] = Field(default=1, description="1")
+    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] = Field(
+        default=1, description=f"packet threads, a whole number from 1 to {MOST_THREADS}"
+    )
+    busy_poll: bool = Field(default=False, strict=True, description="true or false")
 
     @field_validator("table_size")
     @classmethod

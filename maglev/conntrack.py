@@ -2,7 +2,7 @@
 
 Its size is fixed and its entries leave only by expiry: a full table records nothing more, and the flows it has no
 room for are selected packet by packet, which consistent hashing makes harmless. One thread owns a table; time is an
-argument.
+argument, and goes on in ticks: 4,096 of them make an idle timeout, which is as exactly as an entry's age is known.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from .flow import Flow
 
 DEFAULT_CAPACITY = 1 << 20
 DEFAULT_IDLE_TIMEOUT_S = 60.0
+IDLE_TICKS = 4096  # of an entry's idle timeout: 60 s are told apart in steps of 15 ms
+LAST_TICK = float(1 << 62)  # ticks are counted in 64 bits
+
+
+def tick(now: float, idle_timeout_s: float) -> int:
+    """Returns the tick of a table's clock at `now` (seconds)."""
+    return int(min(now * IDLE_TICKS / idle_timeout_s, LAST_TICK))
 
 
 class ConnectionTable:
     """Remembers each flow's backend until it has been idle for `idle_timeout_s`.
 
     The dictionary is kept in the order of last use, so the entries that have expired always stand at its front and
-    no sweep is needed. A capacity of 0 is a table switched off: it never remembers anything.
+    no sweep is needed. A capacity of 0 is a table switched off: it never remembers anything. The clock never goes
+    back, not even if `now` does.
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY, idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S) -> None:
-        if capacity < 0 or idle_timeout_s <= 0:
-            raise ValueError("a connection table needs a capacity of 0 or more and an idle timeout above 0 s")
+        require_sense(capacity, idle_timeout_s)
         self.capacity = capacity
         self.idle_timeout_s = idle_timeout_s
         self.overflows = 0  # records refused because the table was full
-        self._entries: OrderedDict[Flow, tuple[bytes, float]] = OrderedDict()  # flow: (backend, last use)
+        self._clock = 0
+        self._entries: OrderedDict[Flow, tuple[bytes, int]] = OrderedDict()  # flow: (backend, tick of last use)
 
     def __len__(self) -> int:
         """Returns the number of entries, those that expired since the last `record` among them."""
@@ -37,30 +45,46 @@ class ConnectionTable:
 
     def lookup(self, flow: Flow, now: float) -> bytes | None:
         """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no live entry."""
+        self._advance(now)
         entry = self._entries.get(flow)
-        if entry is None or now - entry[1] >= self.idle_timeout_s:
+        if entry is None or self._has_expired(entry[1]):
             return None
-        self._entries[flow] = (entry[0], now)
-        self._entries.move_to_end(flow)
+        self._use(flow, entry[0])
         return entry[0]
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:
         """Remembers a flow's backend, in the place of an earlier one; returns False if the table is full."""
-        self.expire(now)
+        self._advance(now)
+        self._expire()
         if flow not in self._entries and len(self._entries) >= self.capacity:
             self.overflows += 1
             return False
-        self._entries[flow] = (backend, now)
-        self._entries.move_to_end(flow)
+        self._use(flow, backend)
         return True
-
-    def expire(self, now: float) -> None:
-        """Drops the entries that have been idle for too long: amortised, one for each that was recorded."""
-        entries = self._entries
-        while entries and now - next(iter(entries.values()))[1] >= self.idle_timeout_s:
-            entries.popitem(last=False)
 
     def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]:
         """Returns how many flows each backend has among those used in the last `within_s` seconds."""
+        since = tick(now, self.idle_timeout_s) - within_s * IDLE_TICKS / self.idle_timeout_s
         entries = list(self._entries.values())  # one step for the interpreter: another thread may ask
-        return Counter(backend for backend, last_use in entries if now - last_use < within_s)
+        return Counter(backend for backend, last_use in entries if last_use > since)
+
+    def _advance(self, now: float) -> None:
+        self._clock = max(self._clock, tick(now, self.idle_timeout_s))
+
+    def _has_expired(self, last_use: int) -> bool:
+        return self._clock - last_use >= IDLE_TICKS
+
+    def _use(self, flow: Flow, backend: bytes) -> None:
+        self._entries[flow] = (backend, self._clock)
+        self._entries.move_to_end(flow)
+
+    def _expire(self) -> None:
+        """Drops the entries that have been idle for too long: amortised, one for each that was recorded."""
+        while self._entries and self._has_expired(next(iter(self._entries.values()))[1]):
+            self._entries.popitem(last=False)
+
+
+def require_sense(capacity: int, idle_timeout_s: float) -> None:
+    """Raises ValueError for a table that could not be."""
+    if capacity < 0 or idle_timeout_s <= 0:
+        raise ValueError("a connection table needs a capacity of 0 or more and an idle timeout above 0 s")

@@ -60,6 +60,7 @@ class Reason(StrEnum):
     NO_NEXT_HOP = "no_next_hop"
     TOO_BIG = "too_big"
     SEND_FAILED = "send_failed"
+    OVERLOAD = "overload"  # more rare packets than the reference path can take from the fast one
 
     BAD_GRE_HEADER = "bad_gre_header"
     NOT_FROM_MAGLEV = "not_from_maglev"

@@ -10,6 +10,8 @@ import contextlib
 import signal
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ from . import config as configuration
 from . import health
 from .config import Config, Member
 from .engine import machine
-from .engine import socket as socket_engine
+from .engine.choice import open_engine
+from .engine.contract import Engine, Options, Table
 from .engine.control import ControlServer
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
 from .errors import ConfigError, PlatformError, Problem
 from .flow import pack_address, unpack_address
-from .forwarding import Forwarder, Statistics
-from .selection import MapBuilder, connection_table
+from .selection import MapBuilder, connection_capacity
+from .vips import EMPTY
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
 
@@ -35,10 +38,10 @@ class ForwarderDaemon:
     def __init__(self, file: Path, config: Config, name: str) -> None:
         self._file, self._config, self._name = file, config, name
         self._maglev = config.maglev(name)
-        self._forwarder = Forwarder(pack_address(self._maglev.address), connection_table(config))
-        self._statistics = Statistics()
+        self._engine: Engine
+        self._vips = EMPTY
         self._builder = MapBuilder()
-        self._neighbours = Neighbours()
+        self._neighbours = Neighbours(on_change=lambda next_hops: self._engine.follow(next_hops))
         self._prober = Prober(on_change=lambda states: self._rebuild())
         self._rebuilding = threading.Lock()
         self._draining = False
@@ -47,21 +50,37 @@ class ForwarderDaemon:
 
     def run(self, control: Path) -> None:
         """Serves until a signal ends it; PlatformError if the machine lacks what is needed."""
-        interface = machine.own_addresses().get(pack_address(self._maglev.address))
-        if interface is None:
-            raise PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
         machine.leave_on_signals()
         machine.die_with_any_thread()
         signal.signal(signal.SIGHUP, lambda number, frame: threading.Thread(target=self._reload_logged).start())
         with contextlib.ExitStack() as undo:
-            packets = undo.enter_context(socket_engine.open_socket(interface))
+            self._engine = self._open_engine()
+            undo.callback(self._engine.close)
             server = ControlServer(control, self._routes())
             undo.callback(server.close)
             self._neighbours.start()
             self._adopt(self._config)
             self._prober.start()
             server.start()
-            socket_engine.run(packets, self._forwarder, self._neighbours.next_hop, self._statistics)
+            self._engine.run()
+
+    def _open_engine(self) -> Engine:
+        own = pack_address(self._maglev.address)
+        interface = machine.own_addresses().get(own)
+        if interface is None:
+            raise PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
+        options, table = self._config.forwarder, self._config.forwarder.connection_table
+        engine = open_engine(
+            options.engine,
+            Options(
+                interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
+                options.busy_poll,
+            ),
+        )  # fmt: skip
+        for reason in engine.passed_over:
+            machine.say(f"{self._name}: passed over {reason}")
+        machine.say(f"{self._name}: engine {engine.name} on {interface}: {engine.detail}")
+        return engine
 
     def _routes(self) -> dict[str, Any]:
         return {
@@ -84,7 +103,9 @@ class ForwarderDaemon:
             "draining": self._draining,
             "generation": self._generation,
             "uptime_s": round(time.monotonic() - self._started, 3),
-            "engine": "socket",
+            "engine": self._engine.name,
+            "engine_detail": self._engine.detail,
+            "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
             "vips": sorted({str(vip.address) for vip in vips}),
             "pools": {vip.pool: self._pool_status(vip.pool) for vip in vips},
@@ -92,7 +113,7 @@ class ForwarderDaemon:
 
     def _pool_status(self, pool: str) -> dict[str, Any]:
         members = self._config.pool_members(pool)
-        backends = self._forwarder.vips.pools.get(pool)
+        backends = self._vips.pools.get(pool)
         usable = backends.usable if backends else frozenset()
         healthy = [member for member in members if pack_address(member.address) in usable]
         return {
@@ -103,28 +124,21 @@ class ForwarderDaemon:
         }
 
     def statistics(self) -> dict[str, Any]:
-        """Returns counters since the start, in packets, and the connection table's occupancy, in flows."""
-        forwarded, connections = self._statistics.forwarded.copy(), self._forwarder.connections
-        active = connections.by_backend(time.monotonic(), ACTIVE_WITHIN_S)
+        """Returns counters since the start, in packets, and the connection tables' occupancy, in flows."""
+        counted, now = self._engine.statistics(), time.monotonic()
         return {
-            "forwarded": forwarded.total(),
-            "drops": self._statistics.drops(),
+            "forwarded": counted.forwarded.total(),
+            "drops": counted.drops(),
             "vips": [
                 {"vip": vip, "endpoint": str(unpack_address(endpoint)), "packets": packets}
-                for (vip, endpoint), packets in sorted(forwarded.items())
+                for (vip, endpoint), packets in sorted(counted.forwarded.items())
             ],
-            "connections": {
-                "entries": len(connections),
-                "capacity": connections.capacity,
-                "overflows": connections.overflows,
-                "active": sum(active.values()),
-                "active_by_endpoint": {str(unpack_address(backend)): flows for backend, flows in active.items()},
-            },
+            "connections": _occupancy(self._engine.tables, now),
         }
 
     def tables(self) -> dict[str, Any]:
         """Returns every pool's lookup table: the backend of each slot, null where there is none."""
-        pools = self._forwarder.vips.pools
+        pools = self._vips.pools
         return {
             pool: {"slots": [str(unpack_address(backend)) if backend else None for backend in backends.slots]}
             for pool, backends in pools.items()
@@ -148,7 +162,7 @@ class ForwarderDaemon:
         old, new = self._config.forwarder, fresh.forwarder
         problems = [
             Problem(str(self._file), f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
-            for field in ("engine", "connection_table", "threads")
+            for field in ("engine", "connection_table", "threads", "busy_poll")
             if getattr(old, field) != getattr(new, field)
         ]
         if self._maglev not in fresh.maglevs:
@@ -167,7 +181,8 @@ class ForwarderDaemon:
     def _rebuild(self) -> None:
         """Builds the map of VIPs aside, and swaps it in."""
         with self._rebuilding:
-            self._forwarder.vips = self._builder.build(self._config, self._maglev.shard, self._is_healthy)
+            self._vips = self._builder.build(self._config, self._maglev.shard, self._is_healthy)
+            self._engine.adopt(self._vips)
             self._generation += 1
 
     def _is_healthy(self, member: Member) -> bool:
@@ -176,3 +191,17 @@ class ForwarderDaemon:
     def _set_draining(self, draining: bool) -> dict[str, Any]:
         self._draining = draining
         return {"draining": draining}
+
+
+def _occupancy(tables: Sequence[Table], now: float) -> dict[str, Any]:
+    """Returns what connection tables hold, and how much they could, in flows, all together."""
+    active: Counter[bytes] = Counter()
+    for table in tables:
+        active.update(table.by_backend(now, ACTIVE_WITHIN_S))
+    return {
+        "entries": sum(map(len, tables)),
+        "capacity": sum(table.capacity for table in tables),
+        "overflows": sum(table.overflows for table in tables),
+        "active": sum(active.values()),
+        "active_by_endpoint": {str(unpack_address(backend)): flows for backend, flows in active.items()},
+    }

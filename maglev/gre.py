@@ -36,7 +36,8 @@ class Tunnel:
         if not (source.startswith(V4_MAPPED) and destination.startswith(V4_MAPPED)):
             raise ValueError("a tunnel runs between two IPv4 addresses")
         self._source, self._destination = source[12:], destination[12:]
-        self._fixed_sum = internet_sum(self._outer(0, 0, 0)[:IPV4_BYTES])
+        self.template = self._outer(0, 0, 0)  # the outer header without what differs: TOS, length, checksum
+        self.fixed_sum = internet_sum(self.template[:IPV4_BYTES])
 
     def encapsulate(self, inner: bytes) -> bytes:
         """Returns the outer IPv4 packet with `inner`, an IPv4 packet, unchanged in it; `Discard` if it is too big."""
@@ -44,7 +45,7 @@ class Tunnel:
         if total_bytes > 0xFFFF:
             raise Discard(Reason.TOO_BIG)
         tos = inner[1]
-        checksum = -(self._fixed_sum + tos + total_bytes) % 0xFFFF
+        checksum = -(self.fixed_sum + tos + total_bytes) % 0xFFFF
         return self._outer(tos, total_bytes, checksum) + inner
 
     def _outer(self, tos: int, total_bytes: int, checksum: int) -> bytes:

@@ -25,14 +25,15 @@ ETHERNET_BYTES = 14
 IPV4_BYTES = 20  # without options
 ETHERTYPE_IPV4 = 0x0800
 
-_ETHERNET_IPV4 = struct.Struct("!12x H BBHHH BBH 4s4s")
-_MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
+MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
+TCP_BYTES, UDP_BYTES = 20, 8  # of a header without options
+SYN, ACK = 0x02, 0x10
 
+_ETHERNET_IPV4 = struct.Struct("!12x H BBHHH BBH 4s4s")
 _PORTS = struct.Struct("!HH")
 _UDP_LENGTH = struct.Struct("!4x H")
 _TCP_OFFSET_AND_FLAGS = struct.Struct("!12x BB")
-_TCP_BYTES, _UDP_BYTES, _ICMP_BYTES = 20, 8, 8
-_SYN, _ACK = 0x02, 0x10
+_ICMP_BYTES = 8
 
 
 class Packet(NamedTuple):
@@ -62,7 +63,7 @@ def parse(frame: bytes) -> Packet:
         V4_MAPPED + source,
         V4_MAPPED + destination,
         protocol,
-        fragment & _MORE_FRAGMENTS_OR_OFFSET != 0,
+        fragment & MORE_FRAGMENTS_OR_OFFSET != 0,
         header_bytes,
         frame[ETHERNET_BYTES : ETHERNET_BYTES + total_bytes],
     )
@@ -107,17 +108,17 @@ def flow_of(packet: Packet) -> tuple[Flow, bool]:
 
 def _opens_connection(data: bytes, start: int, size: int) -> bool:
     """Checks a TCP header (RFC 9293 §3.1) and returns whether it carries SYN without ACK."""
-    if size < _TCP_BYTES:
+    if size < TCP_BYTES:
         raise Discard(Reason.BAD_TRANSPORT_HEADER)
     offset, flags = _TCP_OFFSET_AND_FLAGS.unpack_from(data, start)
-    if not _TCP_BYTES <= (offset >> 4) * 4 <= size:
+    if not TCP_BYTES <= (offset >> 4) * 4 <= size:
         raise Discard(Reason.BAD_TRANSPORT_HEADER)
-    return bool(flags & (_SYN | _ACK) == _SYN)
+    return bool(flags & (SYN | ACK) == SYN)
 
 
 def _check_udp(data: bytes, start: int, size: int) -> None:
     """Checks a UDP header (RFC 768): its length counts itself and lies within the packet."""
-    if size < _UDP_BYTES or not _UDP_BYTES <= _UDP_LENGTH.unpack_from(data, start)[0] <= size:
+    if size < UDP_BYTES or not UDP_BYTES <= _UDP_LENGTH.unpack_from(data, start)[0] <= size:
         raise Discard(Reason.BAD_TRANSPORT_HEADER)
 
 

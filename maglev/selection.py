@@ -14,10 +14,15 @@ from .conntrack import ConnectionTable
 from .vips import Backends, VipMap, build_backends, build_map
 
 
-def connection_table(config: Config) -> ConnectionTable:
-    """Returns the connection table that a configuration asks for; one of capacity 0 if it is switched off."""
+def connection_capacity(config: Config) -> int:
+    """Returns how many connections a configuration wants remembered: 0 if the table is switched off."""
     options = config.forwarder.connection_table
-    return ConnectionTable(options.capacity if options.enabled else 0, options.idle_timeout_s)
+    return options.capacity if options.enabled else 0
+
+
+def connection_table(config: Config) -> ConnectionTable:
+    """Returns the connection table that a configuration asks for."""
+    return ConnectionTable(connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
 
 
 class MapBuilder:

@@ -44,11 +44,13 @@ class ServedVip(Protocol):
     def pool(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Backends:
     """A pool's healthy endpoints, made ready for lookup. Addresses are 16 bytes."""
 
-    slots: Sequence[bytes | None]  # the lookup table: who serves each slot
+    members: Sequence[bytes]  # the healthy, in the order of the configuration
+    table: npt.NDArray[np.int32]  # the lookup table, (M,): who serves each slot, as a place in `members`; -1 nobody
+    slots: Sequence[bytes | None]  # the same as addresses
     usable: frozenset[bytes]  # who may keep the flows it has: the healthy, weight 0 included
     digest: str  # equal on all Maglevs that choose alike
 
@@ -89,9 +91,10 @@ def build_backends(members: Sequence[PoolMember], table_size: int, build_table: 
     names = [str(member.address) for member in members]
     packed = [pack_address(member.address) for member in members]
     table = build_table(names, table_size, [member.weight for member in members])
-    slots = [packed[index] if index >= 0 else None for index in table.tolist()]
-    digest = hashlib.blake2b(b"".join(backend or bytes(16) for backend in slots), digest_size=8)
-    return Backends(slots, frozenset(packed), digest.hexdigest())
+    slots = np.array([*packed, None], object)[table].tolist()  # place -1 is the last, which is nobody
+    addresses = np.frombuffer(b"".join(packed) + bytes(16), np.uint8).reshape(-1, 16)
+    digest = hashlib.blake2b(addresses[table].tobytes(), digest_size=8).hexdigest()
+    return Backends(tuple(packed), table, slots, frozenset(packed), digest)
 
 
 def build_map(vips: Sequence[ServedVip], backends_of: Callable[[str], Backends]) -> VipMap:

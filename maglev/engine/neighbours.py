@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import errno
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -32,9 +32,13 @@ class Overrun(Exception):
 
 
 class Neighbours:
-    """Keeps the Ethernet header that leads to each endpoint, in a thread of its own."""
+    """Keeps the Ethernet header that leads to each endpoint, in a thread of its own.
 
-    def __init__(self) -> None:
+    `on_change` gets all headers (14 bytes) by endpoint (16 bytes) whenever one has changed.
+    """
+
+    def __init__(self, on_change: Callable[[Mapping[bytes, bytes]], None] = lambda headers: None) -> None:
+        self._on_change = on_change
         self._headers: dict[bytes, bytes] = {}  # endpoint (16 bytes): header; exchanged whole
         self._targets: frozenset[bytes] = frozenset()
         self._hops: dict[bytes, Hop] = {}
@@ -132,11 +136,14 @@ class Neighbours:
                 await asyncio.wait_for(self._routes_changed.wait(), REFRESH_S)
 
     def _publish(self) -> None:
-        self._headers = {
+        headers = {
             target: self._theirs[hop] + self._own[hop[0]] + ETHERTYPE
             for target, hop in self._hops.items()
             if hop in self._theirs and hop[0] in self._own
         }
+        if headers != self._headers:
+            self._headers = headers
+            self._on_change(headers)
 
 
 def _hop(neighbour: Any) -> Hop:

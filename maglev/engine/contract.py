@@ -1,0 +1,76 @@
+"""What every engine does, however it moves packets: one contract, and one suite of tests for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S
+from ..forwarding import Statistics
+from ..vips import VipMap
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an engine is to work; `address` is the Maglev's own, 16 bytes."""
+
+    interface: str
+    address: bytes
+    capacity: int = DEFAULT_CAPACITY  # of each packet thread's connection table, in entries; 0 switches it off
+    idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
+    threads: int = 1
+    busy_poll: bool = False  # whether packet threads ask for packets without end, instead of waiting for them
+
+
+class Table(Protocol):
+    """What can be asked of a connection table."""
+
+    capacity: int
+
+    def __len__(self) -> int: ...
+    @property
+    def overflows(self) -> int: ...
+    def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]: ...
+
+
+class Engine(ABC):
+    """Moves the packets of one interface: those to VIPs go back out in GRE. Made by `engine.choice.open_engine`.
+
+    VIPs and next hops may be exchanged at any time, by any thread: a packet meets the old ones or the new ones, and
+    none is lost over it.
+    """
+
+    name: str
+    detail: str = ""  # how exactly it works here, for people
+    passed_over: tuple[str, ...] = ()  # faster engines that did not work here, and why
+
+    @abstractmethod
+    def adopt(self, vips: VipMap) -> None:
+        """Exchanges the map of VIPs."""
+
+    @abstractmethod
+    def follow(self, next_hops: Mapping[bytes, bytes]) -> None:
+        """Exchanges the Ethernet headers (14 bytes) that lead to each endpoint (16 bytes)."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Forwards packets until `stop` is called, or a signal handler raises."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Makes `run` return soon; any thread may call it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives back what the engine holds of the kernel, once `run` has returned."""
+
+    @abstractmethod
+    def statistics(self) -> Statistics:
+        """Returns what became of all packets so far."""
+
+    @property
+    @abstractmethod
+    def tables(self) -> Sequence[Table]:
+        """Returns the connection tables: one for each packet thread."""

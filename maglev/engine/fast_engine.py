@@ -1,0 +1,142 @@
+"""What engines with a compiled fast path have in common: packet threads, and the reference for what is rare.
+
+The main thread runs the reference: it takes the frames that the packet threads hand it, decides with a connection
+table of its own, and sends through a plain packet socket. So nothing that is rare can hold up what is common.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from ..conntrack import ConnectionTable
+from ..fast.conntrack import FastConnectionTable
+from ..fast.forwarding import REASONS
+from ..fast.gre import HeaderMaker
+from ..fast.numbering import Numbering
+from ..fast.vips import FastMap
+from ..forwarding import Forwarder, Statistics
+from ..vips import EMPTY, VipMap
+from .contract import Engine, Options, Table
+from .packet_thread import STOP, Directory, PacketThread
+from .socket import mtu_of, open_sender, send
+
+
+class FastEngine(Engine):
+    """The base of `ring` and `xdp`, which say how packets are moved."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._numbering = Numbering()
+        self._headers = HeaderMaker(options.address, self._numbering)
+        self._next_hops: Mapping[bytes, bytes] = {}
+        self._served = FastMap(EMPTY, self._numbering)
+        self._exchanging = threading.Lock()  # between those who exchange; packet threads take no lock
+        self._directories: list[Directory] = []  # the last is the newest
+        self._retired: Counter[tuple[str, bytes]] = Counter()  # counted under directories that are gone
+        self._undo = contextlib.ExitStack()
+        self._nudge = os.eventfd(0, os.EFD_CLOEXEC)
+        self._undo.callback(os.close, self._nudge)
+        self._sender = self._undo.enter_context(open_sender(options.interface))
+        table = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._reference = Forwarder(options.address, table)
+        self._rare = Statistics()
+        self._threads = [self._packet_thread(number) for number in range(options.threads)]
+        self._stopping = False
+        self._publish()
+
+    def _compile(self) -> None:
+        """Has the packet loop compiled, or loaded, before packets wait for it: lets each thread start and stop at once."""
+        for thread in self._threads:
+            thread.desk.mailbox[STOP] = 1
+            self._work(thread)
+            thread.desk.mailbox[STOP] = 0
+
+    def _packet_thread(self, number: int) -> PacketThread:
+        table = FastConnectionTable(self._numbering, self._options.capacity, self._options.idle_timeout_s)
+        thread = PacketThread(number, table, self._nudge)
+        self._undo.callback(thread.close)
+        return thread
+
+    @abstractmethod
+    def _work(self, thread: PacketThread) -> None:
+        """Moves packets as one packet thread, until its mailbox says to stop."""
+
+    def adopt(self, vips: VipMap) -> None:
+        with self._exchanging:
+            self._served = FastMap(vips, self._numbering)
+            self._reference.vips = vips
+            self._publish()
+
+    def follow(self, next_hops: Mapping[bytes, bytes]) -> None:
+        with self._exchanging:
+            self._next_hops = next_hops
+            self._publish()
+
+    def _publish(self) -> None:
+        headers = self._headers.headers(self._next_hops)
+        directory = Directory(self._served, headers, mtu_of(self._options.interface), len(self._threads))
+        self._directories.append(directory)
+        for thread in self._threads:
+            thread.publish(directory)
+        self._retire()
+
+    def _retire(self) -> None:
+        """Lets go of the directories that no packet thread uses any more, and keeps what was counted under them."""
+        for old in self._directories[:-1]:
+            if all(thread.out_of_use(old) for thread in self._threads):
+                self._retired += old.served.counted(old.counters.sum(axis=0))
+                self._directories.remove(old)
+
+    def run(self) -> None:
+        workers = [
+            threading.Thread(target=self._work, args=(thread,), name=f"packets {thread.number}", daemon=True)
+            for thread in self._threads
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            while not self._stopping:
+                os.read(self._nudge, 8)
+                self._serve_rare()
+        finally:
+            for thread in self._threads:
+                thread.stop()
+            for worker in workers:
+                worker.join()
+
+    def _serve_rare(self) -> None:
+        for thread in self._threads:
+            for frame in thread.rare_frames():
+                decision = self._reference.decide(frame, monotonic())
+                if decision.reason is None:
+                    decision = send(self._sender, decision, self._next_hops.get(decision.endpoint))
+                self._rare.count(decision)
+
+    def stop(self) -> None:
+        self._stopping = True
+        os.eventfd_write(self._nudge, 1)
+
+    def close(self) -> None:
+        self._undo.close()
+
+    def statistics(self) -> Statistics:
+        found = Statistics()
+        with self._exchanging:
+            found.forwarded = self._retired + self._rare.forwarded.copy()
+            for directory in self._directories:
+                found.forwarded += directory.served.counted(directory.counters.sum(axis=0))
+        found.reasons = self._rare.reasons.copy()
+        for code, count in enumerate(sum(thread.desk.reasons for thread in self._threads)):
+            if count:
+                found.reasons[REASONS[code]] += int(count)
+        return found
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        return [*(thread.table for thread in self._threads), self._reference.connections]

@@ -1,0 +1,267 @@
+"""The connection table in fixed memory: the twin of `maglev.conntrack`, for millions of entries and no pauses.
+
+Open addressing with linear probing: a flow's entry stands at the slot that its hash names, or at the next free one
+after it. An entry fills one cache line, so finding it costs one access to memory:
+
+    word    0 1            2 3             4                         5          6           7
+            source         destination     ports, protocol, 1        last use   backend     hash
+
+The reference keeps its entries in the order of last use, to know which have expired. Here that would cost three
+accesses a packet. Instead, `uses` counts the living entries by the tick of their last use: when the clock leaves a
+tick behind by a whole idle timeout, all that are counted there have expired, and the number of the living is known
+without looking at any. The expired are invisible at once; their slots are swept, a few at each record, so that no
+packet ever waits for a sweep of the whole table. There are at least twice as many slots as entries can live: four
+slots a record bring the sweep round before the expired could fill the other half.
+
+The hash is NH (Black et al., "UMAC: Fast and Secure Message Authentication", 1999) with keys drawn at random by every
+process: whoever does not know them cannot send flows that collide, which would make every probe long.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..compiled import fast, inlined
+from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S, IDLE_TICKS, require_sense, tick
+from ..flow import Flow
+from .flow import Key, key_of
+from .numbering import Numbering
+
+Array = np.ndarray[Any, Any]
+
+WORDS = 8  # of an entry: 64 bytes, a cache line
+NUMBERS, LAST_USE, BACKEND, HASH = 4, 5, 6, 7  # words of an entry
+SWEPT_PER_RECORD = 4
+ABSENT = -1
+CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES = range(6)  # what `state` holds
+
+ZERO, ONE, HALF, LOW_HALF = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
+# The finaliser of MurmurHash3 (Appleby, 2011) spreads a sum over all its bits.
+MIX_SHIFT, MIX_1, MIX_2 = np.uint64(33), np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
+
+
+class Connections(NamedTuple):
+    """The arrays of a table, as compiled code takes them."""
+
+    entries: Array  # uint64 (slots, 8), slots a power of two
+    taken: Array  # uint8 (slots,): 1 where an entry stands, living or expired
+    uses: Array  # int64 (4096,): living entries by the tick of their last use, modulo 4096
+    state: Array  # int64 (6,)
+    keys: Array  # uint64 (5,): of the hash
+    limits: Array  # float64 (2,): capacity in entries, idle timeout in seconds
+
+
+tick_of = inlined(tick)
+
+
+@inlined
+def hash_of(key: Key, keys: Array) -> np.uint64:
+    """Returns a flow's keyed hash, 64 bits."""
+    total = ZERO
+    for i in range(5):
+        low = (key[i] + keys[i]) & LOW_HALF
+        high = ((key[i] >> HALF) + (keys[i] >> HALF)) & LOW_HALF
+        total += low * high
+    total = (total ^ (total >> MIX_SHIFT)) * MIX_1
+    total = (total ^ (total >> MIX_SHIFT)) * MIX_2
+    return total ^ (total >> MIX_SHIFT)
+
+
+@inlined
+def advance(table: Connections, now_tick: int) -> None:
+    """Sets the clock; what the clock leaves behind by a whole idle timeout lives no more."""
+    behind = now_tick - table.state[CLOCK]
+    if behind <= 0:
+        return
+    table.state[CLOCK] = now_tick
+    for left in range(now_tick - min(behind, IDLE_TICKS) + 1, now_tick + 1):
+        expired = left & (IDLE_TICKS - 1)  # where `left` will be counted, `left - 4096` was until now
+        table.state[LIVING] -= table.uses[expired]
+        table.uses[expired] = 0
+
+
+@inlined
+def _lives(table: Connections, slot: np.uint64) -> bool:
+    return table.state[CLOCK] - np.int64(table.entries[slot, LAST_USE]) < IDLE_TICKS
+
+
+@inlined
+def _count_use(table: Connections, slot: np.uint64) -> None:
+    clock = table.state[CLOCK]
+    table.entries[slot, LAST_USE] = np.uint64(clock)
+    table.uses[clock & (IDLE_TICKS - 1)] += 1
+
+
+@inlined
+def _use_again(table: Connections, slot: np.uint64) -> None:
+    """Makes now the last use of a living entry."""
+    last_use = np.int64(table.entries[slot, LAST_USE])
+    if last_use != table.state[CLOCK]:
+        table.uses[last_use & (IDLE_TICKS - 1)] -= 1
+        _count_use(table, slot)
+
+
+@inlined
+def _probe(table: Connections, key: Key, hashed: np.uint64) -> tuple[np.uint64, bool]:
+    """Returns the slot of a flow's entry, living or expired, and True; else the free slot where it would stand."""
+    entries, mask = table.entries, np.uint64(table.entries.shape[0] - 1)
+    slot = hashed & mask
+    while entries[slot, NUMBERS] != ZERO:
+        if (
+            entries[slot, NUMBERS] == key[4]
+            and entries[slot, 0] == key[0]
+            and entries[slot, 1] == key[1]
+            and entries[slot, 2] == key[2]
+            and entries[slot, 3] == key[3]
+        ):
+            return slot, True
+        slot = (slot + ONE) & mask
+    return slot, False
+
+
+@inlined
+def lookup(table: Connections, key: Key, hashed: np.uint64) -> int:
+    """Returns the number of the flow's backend and counts this as a use; `ABSENT` if there is no living entry."""
+    slot, found = _probe(table, key, hashed)
+    if found and _lives(table, slot):
+        table.state[HITS] += 1
+        _use_again(table, slot)
+        return np.int64(table.entries[slot, BACKEND])
+    table.state[MISSES] += 1
+    return ABSENT
+
+
+@inlined
+def record(table: Connections, key: Key, hashed: np.uint64, backend: int) -> bool:
+    """Remembers the backend of a flow, in the place of an earlier one; returns False if the table is full."""
+    slot, found = _probe(table, key, hashed)
+    if found and _lives(table, slot):
+        _use_again(table, slot)
+        table.entries[slot, BACKEND] = np.uint64(backend)
+        return True
+    if table.state[LIVING] >= np.int64(table.limits[0]):
+        table.state[OVERFLOWS] += 1
+        return False
+    for i in range(5):
+        table.entries[slot, i] = key[i]
+    table.entries[slot, BACKEND] = np.uint64(backend)
+    table.entries[slot, HASH] = hashed
+    table.taken[slot] = 1
+    table.state[LIVING] += 1
+    _count_use(table, slot)
+    for _ in range(SWEPT_PER_RECORD):
+        _sweep_one(table)
+    return True
+
+
+@inlined
+def _sweep_one(table: Connections) -> None:
+    """Looks at the next slot of the sweep: an expired entry goes; what moves into its place is looked at next time."""
+    slot = np.uint64(table.state[SWEPT])
+    if table.taken[slot] and not _lives(table, slot):
+        _remove(table, slot)
+    else:
+        table.state[SWEPT] = (table.state[SWEPT] + 1) & (table.entries.shape[0] - 1)
+
+
+@inlined
+def _remove(table: Connections, hole: np.uint64) -> None:
+    """Frees a slot, and moves into it what stood behind it for want of room (Knuth, TAOCP 3, §6.4, algorithm R)."""
+    entries, mask = table.entries, np.uint64(table.entries.shape[0] - 1)
+    slot = (hole + ONE) & mask
+    while entries[slot, NUMBERS] != ZERO:
+        home = entries[slot, HASH] & mask
+        if (slot - home) & mask >= (slot - hole) & mask:  # its home is the hole, or lies before it
+            for word in range(WORDS):
+                entries[hole, word] = entries[slot, word]
+            hole = slot
+        slot = (slot + ONE) & mask
+    entries[hole, NUMBERS] = ZERO
+    table.taken[hole] = 0
+
+
+@fast
+def lookup_at(table: Connections, key: Key, now: float) -> int:
+    """Returns what `lookup` does, at `now` (seconds)."""
+    advance(table, tick_of(now, table.limits[1]))
+    return lookup(table, key, hash_of(key, table.keys))
+
+
+@fast
+def record_at(table: Connections, key: Key, backend: int, now: float) -> bool:
+    """Does what `record` does, at `now` (seconds)."""
+    advance(table, tick_of(now, table.limits[1]))
+    return record(table, key, hash_of(key, table.keys), backend)
+
+
+@fast
+def count_used(table: Connections, since: float, counts: Array) -> None:
+    """Adds to `counts`, one number a backend, the entries that were used after the tick `since`."""
+    for slot in range(table.taken.size):
+        if table.taken[slot] and np.float64(table.entries[slot, LAST_USE]) > since:
+            backend = np.int64(table.entries[slot, BACKEND])
+            if backend < counts.size:  # else a backend that came while we counted
+                counts[backend] += 1
+
+
+class FastConnectionTable:
+    """A table with the methods of `maglev.conntrack.ConnectionTable`; `numbering` tells what its numbers stand for.
+
+    Memory is taken as entries come: 128 bytes for each of `capacity`, rounded up to a power of two.
+    """
+
+    def __init__(
+        self,
+        numbering: Numbering,
+        capacity: int = DEFAULT_CAPACITY,
+        idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+    ) -> None:
+        require_sense(capacity, idle_timeout_s)
+        self.capacity = capacity
+        self.idle_timeout_s = idle_timeout_s
+        self._numbering = numbering
+        slots = 1 << max(2 * capacity - 1, 1).bit_length()
+        self.arrays = Connections(
+            entries=aligned_zeros(slots, WORDS),
+            taken=np.zeros(slots, np.uint8),
+            uses=np.zeros(IDLE_TICKS, np.int64),
+            state=np.zeros(6, np.int64),
+            keys=np.frombuffer(secrets.token_bytes(40), np.uint64).copy(),
+            limits=np.array([capacity, idle_timeout_s]),
+        )
+
+    def __len__(self) -> int:
+        """Returns the number of living entries, at the time of the last call."""
+        return int(self.arrays.state[LIVING])
+
+    @property
+    def overflows(self) -> int:
+        """Returns how many records were refused because the table was full."""
+        return int(self.arrays.state[OVERFLOWS])
+
+    def lookup(self, flow: Flow, now: float) -> bytes | None:
+        """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no living entry."""
+        number = lookup_at(self.arrays, key_of(flow), now)
+        return None if number == ABSENT else self._numbering.backends[number]
+
+    def record(self, flow: Flow, backend: bytes, now: float) -> bool:
+        """Remembers a flow's backend, in the place of an earlier one; returns False if the table is full."""
+        return bool(record_at(self.arrays, key_of(flow), self._numbering.number(backend), now))
+
+    def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]:
+        """Returns how many flows each backend has among those used in the last `within_s` seconds."""
+        since = tick(now, self.idle_timeout_s) - within_s * IDLE_TICKS / self.idle_timeout_s
+        counts = np.zeros(len(self._numbering), np.int64)
+        count_used(self.arrays, since, counts)
+        return {self._numbering.backends[number]: int(counts[number]) for number in np.flatnonzero(counts)}
+
+
+def aligned_zeros(rows: int, columns: int) -> Array:
+    """Returns uint64 zeros (rows, columns) that begin at a cache line; the kernel gives memory only where we write."""
+    whole = np.zeros(rows * columns + 8, np.uint64)
+    start = -whole.ctypes.data % 64 // 8
+    return whole[start : start + rows * columns].reshape(rows, columns)

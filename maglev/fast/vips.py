@@ -1,0 +1,165 @@
+"""The twin of `maglev.vips`: the VIPs and the backends behind them, as arrays that compiled code reads.
+
+Like the reference's `VipMap` it is built aside and exchanged whole; its arrays are never changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..compiled import fast, inlined
+from ..flow import ICMP
+from ..vips import Backends, Service, VipMap
+from .conntrack import ABSENT, MIX_1, MIX_2, ONE, ZERO
+from .numbering import Numbering
+
+Array = np.ndarray[Any, Any]
+Served = tuple[bytes, tuple[int, int], Service]  # address, (protocol, port), what is there
+
+IS_SERVICE, IS_ADDRESS = 1 << 32, 1 << 33  # what a row of `services` is about
+FIRST_SLOT, FIRST_BACKEND, BACKENDS, FIRST_FLAG = range(4)  # columns of `pools`
+POOL, FIRST_COUNTER = range(2)  # columns of `vips`
+MIX_SHIFT = np.uint64(29)
+
+
+class Tables(NamedTuple):
+    """What compiled code needs to know of VIPs and pools."""
+
+    services: Array  # uint64 (rows, 4), a hash table: address in two words, protocol and port, number of the VIP
+    vips: Array  # int64 (VIPs, 2): its pool, its first counter
+    pools: Array  # int64 (pools, 4): first slot, first backend, how many numbers from there on, first flag in `usable`
+    slots: Array  # int32 (pools x M,): the lookup tables: numbers of backends, or -1
+    usable: Array  # uint8: 1 for each backend of a pool that may keep its flows
+    table_size: Array  # int64 (1,): M
+
+
+@inlined
+def _row_of(high: np.uint64, low: np.uint64, numbers: np.uint64, rows: int) -> np.uint64:
+    mixed = ((high ^ low * MIX_1) + numbers) * MIX_2
+    return (mixed ^ mixed >> MIX_SHIFT) & np.uint64(rows - 1)
+
+
+@inlined
+def find(services: Array, high: np.uint64, low: np.uint64, numbers: np.uint64) -> int:
+    """Returns the number of the VIP at an address (two words), protocol and port; `ABSENT` if there is none."""
+    row = _row_of(high, low, numbers, services.shape[0])
+    while services[row, 2] != ZERO:
+        if services[row, 2] == numbers and services[row, 1] == low and services[row, 0] == high:
+            return np.int64(services[row, 3])
+        row = (row + ONE) & np.uint64(services.shape[0] - 1)
+    return ABSENT
+
+
+@fast
+def _fill(services: Array, wanted: Array) -> None:
+    """Puts every row of `wanted` (n, 4) into the hash table."""
+    for i in range(wanted.shape[0]):
+        row = _row_of(wanted[i, 0], wanted[i, 1], wanted[i, 2], services.shape[0])
+        while services[row, 2] != ZERO:
+            row = (row + ONE) & np.uint64(services.shape[0] - 1)
+        for column in range(4):
+            services[row, column] = wanted[i, column]
+
+
+@inlined
+def is_usable(tables: Tables, pool: int, backend: int) -> bool:
+    """Says whether a backend is a healthy one of a pool."""
+    place = backend - tables.pools[pool, FIRST_BACKEND]
+    if place < 0 or place >= tables.pools[pool, BACKENDS]:
+        return False
+    return tables.usable[tables.pools[pool, FIRST_FLAG] + place] != 0
+
+
+@inlined
+def select(tables: Tables, pool: int, flow_hash: int) -> int:
+    """Returns the backend that a pool's lookup table names for a flow's hash, `ABSENT` if no healthy one is there."""
+    return np.int64(tables.slots[tables.pools[pool, FIRST_SLOT] + flow_hash % tables.table_size[0]])
+
+
+class _Pool(NamedTuple):
+    """A pool in numbers: its backends are among those from `first` on, where `usable` is 1."""
+
+    first: int
+    slots: Array  # int32 (M,)
+    usable: Array  # uint8
+
+
+class FastMap:
+    """A `VipMap` as arrays."""
+
+    def __init__(self, vips: VipMap, numbering: Numbering) -> None:
+        services = _services(vips)
+        backends = list({id(service.backends): service.backends for _, _, service in services}.values())
+        self._pools = [_pool(each, numbering) for each in backends]
+        place = {id(each): number for number, each in enumerate(backends)}
+        self._pool_of = [place[id(service.backends)] for _, _, service in services]
+        self._names = [service.name for _, _, service in services]
+        self._numbering = numbering
+        widths = [len(self._pools[pool].usable) for pool in self._pool_of]
+        self._first_counters = np.concatenate(([0], np.cumsum(widths, dtype=np.int64)))
+        self.counters = int(self._first_counters[-1])  # how many there are: one for each VIP and backend behind it
+        self.tables = self._arrays(services, list(vips.services))
+
+    def _arrays(self, services: Sequence[Served], addresses: Sequence[bytes]) -> Tables:
+        pools = self._pools
+        flags = np.concatenate(([0], np.cumsum([len(pool.usable) for pool in pools], dtype=np.int64)))
+        size = len(pools[0].slots) if pools else 1
+        rows = [(i * size, pool.first, len(pool.usable), flags[i]) for i, pool in enumerate(pools)]
+        return Tables(
+            services=_hash_table(services, addresses),
+            vips=np.array([self._pool_of, self._first_counters[:-1]], np.int64).T.copy(),
+            pools=np.array(rows, np.int64).reshape(-1, 4),
+            slots=_joined([pool.slots for pool in pools], np.int32),
+            usable=_joined([pool.usable for pool in pools], np.uint8),
+            table_size=np.array([size], np.int64),
+        )
+
+    def counted(self, counters: Array) -> Counter[tuple[str, bytes]]:
+        """Returns packets by VIP and backend (16 bytes), as the reference counts them, from the array of counters."""
+        places = np.flatnonzero(counters)
+        owners = np.searchsorted(self._first_counters, places, side="right") - 1
+        found: Counter[tuple[str, bytes]] = Counter()
+        for place, vip in zip(places.tolist(), owners.tolist(), strict=True):
+            number = self._pools[self._pool_of[vip]].first + place - int(self._first_counters[vip])
+            found[self._names[vip], self._numbering.backends[number]] += int(counters[place])
+        return found
+
+
+def _services(vips: VipMap) -> list[Served]:
+    """Returns every VIP but the one that takes an address's pings: they are left to the reference."""
+    return [
+        (address, at, service)
+        for address, ports in vips.services.items()
+        for at, service in ports.items()
+        if at[0] != ICMP
+    ]
+
+
+def _pool(backends: Backends, numbering: Numbering) -> _Pool:
+    numbers = np.array([*numbering.numbers(backends.members), ABSENT], np.int32)  # place -1 is the last: nobody
+    members = numbers[:-1]
+    first, end = (int(members.min()), int(members.max()) + 1) if len(members) else (0, 0)
+    usable = np.zeros(end - first, np.uint8)
+    usable[members - first] = 1
+    return _Pool(first, numbers[backends.table], usable)
+
+
+def _hash_table(services: Sequence[Served], addresses: Sequence[bytes]) -> Array:
+    """Returns the array `services`, at most half of its rows in use: a row for each VIP, and one for each address."""
+    numbers = [IS_SERVICE | protocol << 16 | port for _, (protocol, port), _ in services]
+    wanted = np.zeros((len(services) + len(addresses), 4), np.uint64)
+    names = [address for address, _, _ in services] + list(addresses)
+    wanted[:, :2] = np.frombuffer(b"".join(names), ">u8").reshape(-1, 2)
+    wanted[:, 2] = numbers + [IS_ADDRESS] * len(addresses)
+    wanted[: len(services), 3] = range(len(services))
+    table = np.zeros((1 << (2 * len(wanted)).bit_length(), 4), np.uint64)
+    _fill(table, wanted)
+    return table
+
+
+def _joined(arrays: Sequence[Array], kind: type) -> Array:
+    return np.concatenate([*arrays, np.zeros(0, kind)])
