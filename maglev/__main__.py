@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", help="what a forwarder would send out for the frames of a pcap file")
     replay.add_argument("--config", required=True, type=Path, metavar="FILE")
     replay.add_argument("--maglev", required=True, metavar="NAME", help="which Maglev's forwarder")
-    replay.add_argument("--engine", choices=("reference",), default="reference")
+    replay.add_argument("--engine", choices=("reference", "fast"), default="reference",
+                        help="who decides: the code to read, or its compiled twin (default: reference)")  # fmt: skip
     replay.add_argument("--down", nargs="+", action="extend", default=[], metavar="ADDRESS",
                         help="endpoints that are unhealthy")  # fmt: skip
     replay.add_argument("captures", nargs="*", metavar="IN.pcap OUT.pcap", help="Ethernet frames in, frames out")
@@ -128,7 +129,7 @@ def _replay(options: argparse.Namespace) -> None:
     if len(captures) != 2 or (files and options.captures):
         options.fail(f"expected IN.pcap and OUT.pcap side by side, found {' '.join(captures) or 'neither'}")
     source, target = map(Path, captures)
-    replay.run(configuration.load(options.config), options.maglev, down, source, target)
+    replay.run(configuration.load(options.config), options.maglev, down, source, target, options.engine)
 
 
 def _addresses_and_files(words: list[str]) -> tuple[list[Address], list[str]]:

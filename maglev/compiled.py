@@ -15,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 from numba import njit
 from numba.core import config
 
@@ -24,7 +25,8 @@ Result = TypeVar("Result")
 PACKAGE = Path(__file__).parent
 KEPT = PACKAGE / "__pycache__"
 CHECKED = bool(config.BOUNDSCHECK)  # whether to look before every access
-INTERPRETED = bool(config.DISABLE_JIT)
+
+signed: Any = np.int64  # how compiled code makes a signed number; to a type checker it is an integer like others
 
 
 def fingerprint() -> str:

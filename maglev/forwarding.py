@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from . import packets
-from .conntrack import ConnectionTable
 from .errors import IGNORED, Discard, Reason
 from .flow import Flow, selection_hash
 from .gre import Tunnel
@@ -25,6 +24,13 @@ class Decision(NamedTuple):
     endpoint: bytes = b""  # where it goes, 16 bytes
     vip: str = ""
     reason: Reason | None = None
+
+
+class ConnectionTable(Protocol):
+    """What remembers which backend (16 bytes) a flow was given; `conntrack.ConnectionTable` does."""
+
+    def lookup(self, flow: Flow, now: float) -> bytes | None: ...
+    def record(self, flow: Flow, backend: bytes, now: float) -> bool: ...
 
 
 class Forwarder:

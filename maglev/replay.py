@@ -14,19 +14,31 @@ from .engine import pcap
 from .errors import IGNORED, MaglevError
 from .flow import Address, pack_address
 from .forwarding import Forwarder, Statistics
-from .selection import MapBuilder, connection_table
+from .selection import MapBuilder, connection_capacity, connection_table
 
 
-def run(config: Config, name: str, down: Collection[Address], source: Path, target: Path) -> None:
+def run(
+    config: Config, name: str, down: Collection[Address], source: Path, target: Path, engine: str = "reference"
+) -> None:
     """Replays `source` into `target` as the Maglev called `name`, with the endpoints `down` unhealthy.
 
+    `engine` is `reference` or `fast`: either decides the same.
     MaglevError for a Maglev or an endpoint that the configuration does not have, or a file that cannot be used.
     """
     maglev = config.maglev(name)
     _check_known(config, down)
     vips = MapBuilder().build(config, maglev.shard, lambda member: member.address not in down)
-    forwarder = Forwarder(pack_address(maglev.address), connection_table(config), vips)
+    forwarder = _forwarder(engine, pack_address(maglev.address), config)
+    forwarder.vips = vips
     _print_summary(pcap.replay(source, target, forwarder))
+
+
+def _forwarder(engine: str, address: bytes, config: Config) -> pcap.Decider:
+    if engine == "reference":
+        return Forwarder(address, connection_table(config))
+    from .fast.forwarder import FastForwarder  # brings in the compiler
+
+    return FastForwarder(address, connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
 
 
 def _check_known(config: Config, down: Collection[Address]) -> None:

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
+import numpy as np
+
 from ..conntrack import ConnectionTable
 from ..fast.conntrack import FastConnectionTable
 from ..fast.forwarding import REASONS
@@ -43,15 +45,15 @@ class FastEngine(Engine):
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC)
         self._undo.callback(os.close, self._nudge)
         self._sender = self._undo.enter_context(open_sender(options.interface))
-        table = ConnectionTable(options.capacity, options.idle_timeout_s)
-        self._reference = Forwarder(options.address, table)
+        self._rare_connections = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._reference = Forwarder(options.address, self._rare_connections)
         self._rare = Statistics()
         self._threads = [self._packet_thread(number) for number in range(options.threads)]
         self._stopping = False
         self._publish()
 
     def _compile(self) -> None:
-        """Has the packet loop compiled, or loaded, before packets wait for it: lets each thread start and stop at once."""
+        """Has the packet loop compiled, or loaded, before packets wait for it: each thread starts and stops at once."""
         for thread in self._threads:
             thread.desk.mailbox[STOP] = 1
             self._work(thread)
@@ -132,11 +134,11 @@ class FastEngine(Engine):
             for directory in self._directories:
                 found.forwarded += directory.served.counted(directory.counters.sum(axis=0))
         found.reasons = self._rare.reasons.copy()
-        for code, count in enumerate(sum(thread.desk.reasons for thread in self._threads)):
-            if count:
-                found.reasons[REASONS[code]] += int(count)
+        for thread in self._threads:
+            for code in np.flatnonzero(thread.desk.reasons).tolist():
+                found.reasons[REASONS[code]] += int(thread.desk.reasons[code])
         return found
 
     @property
     def tables(self) -> Sequence[Table]:
-        return [*(thread.table for thread in self._threads), self._reference.connections]
+        return [*(thread.table for thread in self._threads), self._rare_connections]

@@ -17,17 +17,17 @@ from numba.np.arrayobj import populate_array
 
 from ..compiled import inlined
 
-poll = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
-sendmmsg = types.ExternalFunction("sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32))
-sendto = types.ExternalFunction(
+poll: Any = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
+sendmmsg: Any = types.ExternalFunction("sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32))
+sendto: Any = types.ExternalFunction(
     "sendto", types.intp(types.int32, types.intp, types.uint64, types.int32, types.intp, types.uint32)
 )
-getsockopt = types.ExternalFunction(
+getsockopt: Any = types.ExternalFunction(
     "getsockopt", types.int32(types.int32, types.int32, types.int32, types.intp, types.intp)
 )
-write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.uint64))
-_clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
-_errno_location = types.ExternalFunction("__errno_location", types.intp())
+write: Any = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.uint64))
+_clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
+_errno_location: Any = types.ExternalFunction("__errno_location", types.intp())
 
 CLOCK_MONOTONIC = 1  # linux/time.h, the clock of time.monotonic()
 

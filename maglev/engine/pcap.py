@@ -9,24 +9,33 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scapy.data import DLT_EN10MB
 from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapReader, RawPcapWriter
 
 from ..errors import MaglevError
-from ..forwarding import Forwarder, Statistics
+from ..forwarding import Decision, Statistics
+from ..vips import VipMap
 
 IPV4_ETHERTYPE = b"\x08\x00"
 LATEST_NS = 2**32 * 10**9  # pcap counts seconds in 32 bits
+
+
+class Decider(Protocol):
+    """What decides: the reference, or its compiled twin."""
+
+    vips: VipMap
+
+    def decide(self, frame: bytes, now: float) -> Decision: ...
 
 
 class CaptureError(MaglevError):
     """A capture file that cannot be read or written."""
 
 
-def replay(source: Path, target: Path, forwarder: Forwarder) -> Statistics:
+def replay(source: Path, target: Path, forwarder: Decider) -> Statistics:
     """Sends every frame of `source` through the forwarder into `target`; returns what became of them.
 
     CaptureError if `source` is no Ethernet capture (pcap or pcapng, also gzipped) or `target` cannot be written;
@@ -40,7 +49,7 @@ def replay(source: Path, target: Path, forwarder: Forwarder) -> Statistics:
         raise CaptureError(f"cannot write {target}: {error.strerror}") from None
 
 
-def _replay(source: Path, reader: Any, path: Path, forwarder: Forwarder) -> Statistics:
+def _replay(source: Path, reader: Any, path: Path, forwarder: Decider) -> Statistics:
     statistics = Statistics()
     unit_ns = 1 if getattr(reader, "nano", True) else 1000  # the output keeps the input's precision; pcapng has any
     with reader, RawPcapWriter(str(path), linktype=DLT_EN10MB, nano=unit_ns == 1) as writer:

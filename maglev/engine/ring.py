@@ -14,6 +14,7 @@ and keeps a lonely packet for a millisecond, until a timer gives the half-empty 
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import struct
 from typing import Any, NamedTuple
@@ -29,11 +30,13 @@ from .fast_engine import FastEngine
 from .machine_code import acquire, errno, getsockopt, poll, release, seconds, sendmmsg
 from .packet_thread import OVERLOAD, SEND_FAILED, STOP, TOO_BIG, Desk, Opened, PacketThread, hand_over, open_directory
 from .socket import PACKET_IGNORE_OUTGOING, SOL_PACKET, bind, mtu_of, open_sender, packet_socket
+from .steering import steer
 
 Array = np.ndarray[Any, Any]
 
 # linux/if_packet.h
-PACKET_RX_RING, PACKET_VERSION, PACKET_RESERVE, PACKET_FANOUT = 5, 10, 12, 18
+PACKET_RX_RING, PACKET_VERSION, PACKET_RESERVE, PACKET_FANOUT, PACKET_FANOUT_DATA = 5, 10, 12, 18, 22
+FANOUT_BY_PROGRAM, FANOUT_NEW_GROUP = 7 << 16, 0x2000 << 16
 TPACKET_V2 = 1
 TO_KERNEL, TO_USER = 0, 1  # TP_STATUS_*
 SOL_SOCKET, SO_ERROR, POLLIN, POLLERR = 1, 4, 1, 8
@@ -156,11 +159,18 @@ class RingEngine(FastEngine):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.detail = "PACKET_MMAP version 2 in, sendmmsg out"
-        self._rings = [self._open(thread) for thread in self._threads]
+        self._receivers: list[socket.socket] = []
+        try:
+            self._rings = [self._open(thread) for thread in self._threads]
+            self._steer()
+        except OSError as error:
+            self.close()
+            raise PlatformError(f"this kernel gives no PACKET_MMAP ring: {error.strerror}") from None
         self._compile()
 
     def _open(self, thread: PacketThread) -> Ring:
         receiver = self._undo.enter_context(packet_socket())
+        self._receivers.append(receiver)
         slot_bytes = slot_bytes_for(mtu_of(self._options.interface))
         memory = self._map(receiver, slot_bytes)
         bind(receiver, self._options.interface, ETH_P_ALL)
@@ -179,16 +189,30 @@ class RingEngine(FastEngine):
     def _map(self, receiver: socket.socket, slot_bytes: int) -> Array:
         """Returns the memory of a ring that the socket now receives into."""
         block_bytes = max(slot_bytes, mmap.PAGESIZE)
-        try:
-            receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-            receiver.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
-            receiver.setsockopt(SOL_PACKET, PACKET_RESERVE, HEADROOM_BYTES)
-            shape = struct.pack("IIII", block_bytes, RING_BYTES // block_bytes, slot_bytes, RING_BYTES // slot_bytes)
-            receiver.setsockopt(SOL_PACKET, PACKET_RX_RING, shape)
-            mapped = mmap.mmap(receiver.fileno(), RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        except OSError as error:
-            raise PlatformError(f"this kernel gives no PACKET_MMAP ring: {error.strerror}") from None
+        receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        receiver.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
+        receiver.setsockopt(SOL_PACKET, PACKET_RESERVE, HEADROOM_BYTES)
+        shape = struct.pack("IIII", block_bytes, RING_BYTES // block_bytes, slot_bytes, RING_BYTES // slot_bytes)
+        receiver.setsockopt(SOL_PACKET, PACKET_RX_RING, shape)
+        mapped = mmap.mmap(receiver.fileno(), RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         return np.frombuffer(mapped, np.uint8)
+
+    def _steer(self) -> None:
+        """Has the kernel put each packet into the ring of its flow's thread."""
+        if len(self._rings) == 1:
+            return
+        group, first = FANOUT_NEW_GROUP, self._receivers[0]
+        for receiver in self._receivers:
+            receiver.setsockopt(SOL_PACKET, PACKET_FANOUT, group | FANOUT_BY_PROGRAM)
+            group = first.getsockopt(SOL_PACKET, PACKET_FANOUT) & 0xFFFF
+        program = steer(len(self._rings))
+        self._undo.callback(os.close, program)
+        first.setsockopt(SOL_PACKET, PACKET_FANOUT_DATA, program)
+
+    def close(self) -> None:
+        """Gives everything back; memory that is still mapped would keep its socket."""
+        self._rings = []
+        super().close()
 
     def _work(self, thread: PacketThread) -> None:
         work(self._rings[thread.number], thread.desk)

@@ -125,8 +125,8 @@ class SocketEngine(Engine):
     def __init__(self, options: Options) -> None:
         self._packets = open_socket(options.interface)
         self._packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LOOK_UP_EVERY)
-        table = ConnectionTable(options.capacity, options.idle_timeout_s)
-        self._forwarder = Forwarder(options.address, table)
+        self._connections = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._forwarder = Forwarder(options.address, self._connections)
         self._next_hops: Mapping[bytes, bytes] = {}
         self._statistics = Statistics()
         self._stopping = False
@@ -156,4 +156,4 @@ class SocketEngine(Engine):
 
     @property
     def tables(self) -> Sequence[Table]:
-        return [self._forwarder.connections]
+        return [self._connections]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiled import inlined
+from ..compiled import inlined, signed
 from ..flow import Flow
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,7 @@ def _crc_of_byte(crc: int, byte: int) -> int:
 @inlined
 def _crc_of_word(crc: int, word: np.uint64) -> int:
     """Continues a CRC over the eight bytes of a word, all at once."""
-    high, low = np.int64(word >> np.uint64(32)), np.int64(word & np.uint64(0xFFFFFFFF))
+    high, low = signed(word >> np.uint64(32)), signed(word & np.uint64(0xFFFFFFFF))
     return (
         TABLES[7, (high >> 24 ^ crc) & 0xFF]
         ^ TABLES[6, (high >> 16 ^ crc >> 8) & 0xFF]
@@ -58,8 +58,8 @@ def selection_hash(key: Key) -> int:
     crc = 0xFFFFFFFF
     for i in range(4):
         crc = _crc_of_word(crc, key[i])
-    numbers = np.int64(key[4] >> np.uint64(32))
-    crc = _crc_of_byte(crc, np.int64(key[4] >> np.uint64(8)) & 0xFF)
+    numbers = signed(key[4] >> np.uint64(32))
+    crc = _crc_of_byte(crc, signed(key[4] >> np.uint64(8)) & 0xFF)
     for shift in (24, 16, 8, 0):
         crc = _crc_of_byte(crc, numbers >> shift & 0xFF)
     return crc ^ 0xFFFFFFFF

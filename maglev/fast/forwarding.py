@@ -72,8 +72,9 @@ VIP, OPENS, TOS, INNER_BYTES = range(4)
 
 def new_batch(size: int = LARGEST_BATCH) -> Batch:
     """Returns room for a batch of `size` packets."""
-    numbers = [np.zeros(size, np.int64) for _ in range(4)]
-    return Batch(*numbers, np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 4), np.int64))
+    starts, sizes, verdicts, counters = np.zeros((4, size), np.int64)
+    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 4), np.int64)
+    return Batch(starts, sizes, verdicts, counters, keys, hashes, facts)
 
 
 @inlined

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compiled import fast, inlined
+from ..compiled import fast, inlined, signed
 from ..flow import ICMP
 from ..vips import Backends, Service, VipMap
 from .conntrack import ABSENT, MIX_1, MIX_2, ONE, ZERO
@@ -49,7 +49,7 @@ def find(services: Array, high: np.uint64, low: np.uint64, numbers: np.uint64) -
     row = _row_of(high, low, numbers, services.shape[0])
     while services[row, 2] != ZERO:
         if services[row, 2] == numbers and services[row, 1] == low and services[row, 0] == high:
-            return np.int64(services[row, 3])
+            return signed(services[row, 3])
         row = (row + ONE) & np.uint64(services.shape[0] - 1)
     return ABSENT
 
@@ -77,7 +77,7 @@ def is_usable(tables: Tables, pool: int, backend: int) -> bool:
 @inlined
 def select(tables: Tables, pool: int, flow_hash: int) -> int:
     """Returns the backend that a pool's lookup table names for a flow's hash, `ABSENT` if no healthy one is there."""
-    return np.int64(tables.slots[tables.pools[pool, FIRST_SLOT] + flow_hash % tables.table_size[0]])
+    return signed(tables.slots[tables.pools[pool, FIRST_SLOT] + flow_hash % tables.table_size[0]])
 
 
 class _Pool(NamedTuple):
@@ -118,15 +118,15 @@ class FastMap:
             table_size=np.array([size], np.int64),
         )
 
+    def counted_at(self, counter: int) -> tuple[str, bytes]:
+        """Returns the VIP and the backend (16 bytes) whose packets a counter counts."""
+        vip = int(np.searchsorted(self._first_counters, counter, side="right")) - 1
+        number = self._pools[self._pool_of[vip]].first + counter - int(self._first_counters[vip])
+        return self._names[vip], self._numbering.backends[number]
+
     def counted(self, counters: Array) -> Counter[tuple[str, bytes]]:
-        """Returns packets by VIP and backend (16 bytes), as the reference counts them, from the array of counters."""
-        places = np.flatnonzero(counters)
-        owners = np.searchsorted(self._first_counters, places, side="right") - 1
-        found: Counter[tuple[str, bytes]] = Counter()
-        for place, vip in zip(places.tolist(), owners.tolist(), strict=True):
-            number = self._pools[self._pool_of[vip]].first + place - int(self._first_counters[vip])
-            found[self._names[vip], self._numbering.backends[number]] += int(counters[place])
-        return found
+        """Returns packets by VIP and backend, as the reference counts them, from the array of all counters."""
+        return Counter({self.counted_at(place): int(counters[place]) for place in np.flatnonzero(counters).tolist()})
 
 
 def _services(vips: VipMap) -> list[Served]:

@@ -98,9 +98,11 @@ BAD = [
     ({"pools.web.endpoints[1].weight": float("inf")}, "pools.web.endpoints[1].weight", float("inf"), "finite number"),
     ({"pools.web.endpoints[0]": "10.2.1.2"}, "pools.web.endpoints[0]", "10.2.1.2", "the keys address, weight"),
     ({"pools.x": None}, "pools.x", None, "the keys endpoints, pools, health_check"),
-    ({"forwarder.engine": "xdp"}, "forwarder.engine", "xdp", "auto or socket"),
+    ({"forwarder.engine": "dpdk"}, "forwarder.engine", "dpdk", "auto, xdp, ring or socket"),
+    ({"forwarder.busy_poll": 1}, "forwarder.busy_poll", 1, "true or false"),
     ({"forwarder.hash": "md5"}, "forwarder.hash", "md5", "maglev, modulo, ring or rendezvous"),
-    ({"forwarder.threads": 2}, "forwarder.threads", 2, "1"),
+    ({"forwarder.threads": 0}, "forwarder.threads", 0, "packet threads, a whole number from 1 to 64"),
+    ({"forwarder.threads": 65}, "forwarder.threads", 65, "packet threads, a whole number from 1 to 64"),
     ({"forwarder.table_size": 65536}, "forwarder.table_size", 65536, "the nearest are 65521 and 65537"),
     ({"forwarder.table_size": 10**30}, "forwarder.table_size", 10**30, "a prime from 2 to"),
     ({"forwarder.connection_table.capacity": 0}, "forwarder.connection_table.capacity", 0, "whole number from 1"),
@@ -242,7 +244,7 @@ def test_names_every_key_that_stands_twice_and_all_else_that_is_wrong():
 
 def test_a_bad_object_does_not_hide_what_is_wrong_with_others():
     changes = {"vips[0].port": 0, "vips[1].pool": "wob", "pools.web.endpoints[0].weight": -1, "maglevs[0].address": "x"}
-    assert {problem[0] for problem in problems(text_of(changes | {"forwarder.threads": 2}))} == {
+    assert {problem[0] for problem in problems(text_of(changes | {"forwarder.threads": 0}))} == {
         *changes,
         "forwarder.threads",
     }
@@ -292,6 +294,7 @@ def test_fills_in_defaults():
         "hash": "maglev",
         "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0},
         "threads": 1,
+        "busy_poll": False,
     }
     assert whole.pools["web"].endpoints[1].weight == 1
     assert whole.pools["web"].health_check == HealthCheck(

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from maglev.conntrack import ConnectionTable
+from maglev.fast.conntrack import FastConnectionTable
+from maglev.fast.numbering import Numbering
 from maglev.flow import Flow, pack_address
 
 A, B = pack_address("10.2.1.2"), pack_address("10.2.2.2")
@@ -19,6 +21,10 @@ IDLE_S = 60.0
 
 def flow(port):
     return Flow(pack_address("203.0.113.7"), pack_address("192.0.2.1"), 6, port, 80)
+
+
+def fast_table(capacity, idle_timeout_s):
+    return FastConnectionTable(Numbering(), capacity, idle_timeout_s)
 
 
 @dataclass
@@ -61,16 +67,17 @@ class NaiveTable:
 class Tables(RuleBasedStateMachine):
     """Does the same to the table and to the model, in any order, while time goes by."""
 
+    kind = ConnectionTable
     flows = st.integers(1, 4).map(flow)
     backends = st.sampled_from([A, B])
 
-    @initialize(capacity=st.integers(0, 3), idle_timeout_s=st.sampled_from([1.0, 2.5]))
+    @initialize(capacity=st.integers(0, 3), idle_timeout_s=st.sampled_from([1.0, 2.0]))
     def build(self, capacity, idle_timeout_s):
-        self.table = ConnectionTable(capacity, idle_timeout_s)
+        self.table = self.kind(capacity, idle_timeout_s)
         self.model = NaiveTable(capacity, idle_timeout_s)
         self.now = 1000.0
 
-    @rule(seconds=st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.5]))
+    @rule(seconds=st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]))
     def wait(self, seconds):
         self.now += seconds
 
@@ -100,20 +107,33 @@ class Tables(RuleBasedStateMachine):
         assert self.table.overflows == self.model.overflows, f"should have overflowed {self.model.overflows} times"
 
 
-Tables.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+class FastTables(Tables):
+    """The same for the compiled table."""
+
+    kind = staticmethod(fast_table)
+
+
+for machine in (Tables, FastTables):
+    machine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestAgainstTheModel = Tables.TestCase
+TestFastAgainstTheModel = FastTables.TestCase
 
 
-def test_an_entry_lives_until_it_has_been_idle_for_the_whole_timeout():
-    table = ConnectionTable(4, IDLE_S)
+@pytest.fixture(params=[ConnectionTable, fast_table], ids=["reference", "fast"])
+def new_table(request):
+    return request.param
+
+
+def test_an_entry_lives_until_it_has_been_idle_for_the_whole_timeout(new_table):
+    table = new_table(4, IDLE_S)
     table.record(flow(1), A, 100.0)
     assert table.lookup(flow(1), 159.9) == A, "an entry idle for 59.9 s of 60 should live"
     assert table.lookup(flow(1), 219.8) == A, "a lookup is a use: 59.9 s later it should live still"
     assert table.lookup(flow(1), 279.8) is None, "an entry idle for exactly 60 s should be gone"
 
 
-def test_a_lookup_keeps_an_entry_from_expiring_before_those_recorded_after_it():
-    table = ConnectionTable(4, IDLE_S)
+def test_a_lookup_keeps_an_entry_from_expiring_before_those_recorded_after_it(new_table):
+    table = new_table(4, IDLE_S)
     table.record(flow(1), A, 0.0)
     table.record(flow(2), B, 1.0)
     table.lookup(flow(1), 50.0)
@@ -123,8 +143,8 @@ def test_a_lookup_keeps_an_entry_from_expiring_before_those_recorded_after_it():
     assert len(table) == 2, f"the idle one should have left room: 2 entries, but were {len(table)}"
 
 
-def test_a_new_record_of_a_known_flow_counts_as_its_last_use():
-    table = ConnectionTable(2, IDLE_S)
+def test_a_new_record_of_a_known_flow_counts_as_its_last_use(new_table):
+    table = new_table(2, IDLE_S)
     table.record(flow(1), A, 0.0)
     table.record(flow(2), B, 1.0)
     table.record(flow(1), B, 50.0)
@@ -132,8 +152,8 @@ def test_a_new_record_of_a_known_flow_counts_as_its_last_use():
     assert table.lookup(flow(1), 61.0) == B, "and the one recorded again at 50 s should live"
 
 
-def test_a_full_table_forgets_nobody_and_takes_nobody():
-    table = ConnectionTable(2, IDLE_S)
+def test_a_full_table_forgets_nobody_and_takes_nobody(new_table):
+    table = new_table(2, IDLE_S)
     assert table.record(flow(1), A, 0.0), "a first flow should fit into a table of two"
     assert table.record(flow(2), B, 0.0), "and a second"
     assert not table.record(flow(3), A, 1.0), "a third should have been refused"
@@ -143,28 +163,28 @@ def test_a_full_table_forgets_nobody_and_takes_nobody():
     assert table.overflows == 1, f"one overflow should have been counted, but {table.overflows} were"
 
 
-def test_a_full_table_still_changes_the_backend_of_a_flow_that_it_holds():
-    table = ConnectionTable(1, IDLE_S)
+def test_a_full_table_still_changes_the_backend_of_a_flow_that_it_holds(new_table):
+    table = new_table(1, IDLE_S)
     table.record(flow(1), A, 0.0)
     assert table.record(flow(1), B, 1.0), "a flow that has its place should keep it"
     assert table.lookup(flow(1), 1.0) == B, "with the new backend"
 
 
-def test_room_comes_back_by_expiry_only():
-    table = ConnectionTable(1, IDLE_S)
+def test_room_comes_back_by_expiry_only(new_table):
+    table = new_table(1, IDLE_S)
     table.record(flow(1), A, 0.0)
     assert not table.record(flow(2), B, 59.9), "the table should be full until its entry has expired"
     assert table.record(flow(2), B, 60.0), "and then have room"
 
 
-def test_a_capacity_of_0_remembers_nothing():
-    table = ConnectionTable(0, IDLE_S)
+def test_a_capacity_of_0_remembers_nothing(new_table):
+    table = new_table(0, IDLE_S)
     assert not table.record(flow(1), A, 0.0), "nothing should be recorded"
     assert table.lookup(flow(1), 0.0) is None, "nothing should be found"
     assert len(table) == 0
 
 
 @pytest.mark.parametrize(("capacity", "idle_timeout_s"), [(-1, 60.0), (1, 0.0), (1, -1.0)])
-def test_a_table_that_makes_no_sense_is_refused(capacity, idle_timeout_s):
+def test_a_table_that_makes_no_sense_is_refused(new_table, capacity, idle_timeout_s):
     with pytest.raises(ValueError, match="capacity of 0 or more and an idle timeout above 0 s"):
-        ConnectionTable(capacity, idle_timeout_s)
+        new_table(capacity, idle_timeout_s)

@@ -29,6 +29,7 @@ from scapy.layers.l2 import ARP, GRE, Ether
 from maglev import config
 from maglev.conntrack import ConnectionTable
 from maglev.errors import IGNORED, Reason
+from maglev.fast.forwarder import FastForwarder
 from maglev.flow import Flow, pack_address, selection_hash, unpack_address
 from maglev.forwarding import Decision, Forwarder, Statistics
 from maglev.packets import flow_of, parse
@@ -66,8 +67,22 @@ def vips(weights=None, down=(), **changes):
 ALL_HEALTHY = vips()
 
 
-def forwarder(capacity=1000, vip_map=ALL_HEALTHY):
-    return Forwarder(pack_address(MAGLEV), ConnectionTable(capacity, IDLE_S), vip_map)
+def reference(capacity=1000, vip_map=ALL_HEALTHY, maglev=MAGLEV):
+    return Forwarder(pack_address(maglev), ConnectionTable(capacity, IDLE_S), vip_map)
+
+
+def compiled(capacity=1000, vip_map=ALL_HEALTHY, maglev=MAGLEV):
+    return FastForwarder(pack_address(maglev), capacity, IDLE_S, vip_map)
+
+
+@pytest.fixture(scope="module", params=[reference, compiled], autouse=True)
+def forwarder_of_this_round(request):
+    """Runs every test twice: with the reference, and with the fast path that hands it what is rare."""
+    global forwarder
+    forwarder = request.param
+
+
+forwarder = reference
 
 
 def flow(raw):
@@ -313,7 +328,7 @@ def test_maglevs_whose_files_are_in_another_order_choose_alike():
     document = str({**backwards, "forwarder": CLUSTER["forwarder"]})
     other_map = MapBuilder().build(config.parse(document), "default", lambda member: True)
     one = forwarder()
-    other = Forwarder(pack_address("10.1.2.2"), ConnectionTable(1000, IDLE_S), other_map)
+    other = forwarder(1000, other_map, "10.1.2.2")
     generator = random.Random(1)
     for number in range(1000):
         source, sport = f"198.51.100.{generator.randrange(1, 255)}", generator.randrange(1024, 65536)
@@ -339,12 +354,15 @@ def is_packet_or_reason(decision):
     return sends if decision.reason is None else nothing and decision.reason in Reason
 
 
-FUZZED = forwarder(capacity=50, vip_map=vips(down=["10.3.1.2"]))  # one pool has no healthy backend
+@pytest.fixture(scope="module")
+def fuzzed(forwarder_of_this_round):
+    """A forwarder for whom one pool has no healthy backend."""
+    return forwarder(capacity=50, vip_map=vips(down=["10.3.1.2"]))
 
 
-@given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_decided_upon(raw):
-    decision = FUZZED.decide(raw, 0.0)
+@given(raw=st.binary(max_size=200))
+def test_arbitrary_bytes_are_decided_upon(fuzzed, raw):
+    decision = fuzzed.decide(raw, 0.0)
     assert is_packet_or_reason(decision), f"should be sent whole, or not for one reason: {decision}"
 
 
@@ -360,9 +378,9 @@ def mutated(draw):
     return raw[: draw(st.integers(0, len(raw)))] if draw(st.booleans()) else raw
 
 
-@given(mutated(), st.floats(0, 1e9))
-def test_mutated_frames_are_decided_upon(raw, now):
-    decision = FUZZED.decide(raw, now)
+@given(raw=mutated(), now=st.floats(0, 1e9))
+def test_mutated_frames_are_decided_upon(fuzzed, raw, now):
+    decision = fuzzed.decide(raw, now)
     assert is_packet_or_reason(decision), f"should be sent whole, or not for one reason: {decision}"
     if decision.reason is None:
         total = int.from_bytes(raw[16:18], "big")

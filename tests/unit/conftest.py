@@ -1,0 +1,23 @@
+"""Fixtures of the tests that need network namespaces."""
+
+import pytest
+from namespaces import Wires, new_namespace, why_not
+
+
+@pytest.fixture(scope="session")
+def lacking():
+    """What this machine lacks for namespaces; None if nothing."""
+    return why_not()
+
+
+@pytest.fixture
+def in_namespace(lacking):
+    """Runs a test's body with its `Wires`, in a namespace of its own."""
+    if lacking:
+        pytest.skip(lacking)
+
+    def run(body):
+        with new_namespace() as here, new_namespace() as next_door:
+            here.submit(lambda: body(Wires(next_door))).result()
+
+    return run

@@ -1,0 +1,129 @@
+"""Next hops on real interfaces: what the kernel knows of routes and neighbours, followed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+from namespaces import DEADLINE_S, ENDPOINT, OTHER_ENDPOINT, ROUTER, SECOND_ROUTER, ip
+
+from maglev.engine.neighbours import Neighbours
+from maglev.flow import pack_address
+
+
+@pytest.fixture
+def by_events_alone(monkeypatch):
+    """Takes away the refresh that would cover up a change which nobody announced."""
+    monkeypatch.setattr("maglev.engine.neighbours.REFRESH_S", 3600.0)
+
+
+def neighbours(*endpoints):
+    """Next hops that are being followed, in a thread that ends with the tests."""
+    subject = Neighbours()
+    subject.start()
+    subject.set_targets(pack_address(address) for address in endpoints)
+    return subject
+
+
+def expect_hop(subject, endpoint, header, why):
+    """Waits until the next hop to an endpoint is `header`."""
+    until = time.monotonic() + DEADLINE_S
+    while (found := subject.next_hop(pack_address(endpoint))) != header and time.monotonic() < until:
+        time.sleep(0.01)
+    shown = [each.hex(" ") if each else "none" for each in (header, found)]
+    assert found == header, f"{why}: the next hop to {endpoint} should have become {shown[0]}, but is {shown[1]}"
+
+
+def test_next_hops_are_found_behind_a_gateway_and_on_the_link(in_namespace):
+    def body(wires):
+        ip(f"route add 10.2.0.0/16 via {ROUTER}")
+        first, second = wires.headers()
+        subject = neighbours(ENDPOINT, SECOND_ROUTER)
+        expect_hop(subject, ENDPOINT, first, "an endpoint behind the router, whom nobody has talked to")
+        expect_hop(subject, SECOND_ROUTER, second, "an endpoint on the second link")
+        unknown = subject.next_hop(pack_address(OTHER_ENDPOINT))
+        assert unknown is None, f"nobody asked for {OTHER_ENDPOINT}, but there is {unknown}"
+        subject.set_targets([pack_address(OTHER_ENDPOINT)])
+        expect_hop(subject, OTHER_ENDPOINT, first, "an endpoint that is asked for later")
+        expect_hop(subject, ENDPOINT, None, "an endpoint that is no longer asked for")
+
+    in_namespace(body)
+
+
+def test_next_hops_follow_a_link_address(in_namespace, by_events_alone):
+    def body(wires):
+        ip(f"route add 10.2.0.0/16 via {ROUTER}")
+        before, _ = wires.headers()
+        subject = neighbours(ENDPOINT)
+        expect_hop(subject, ENDPOINT, before, "at the start")
+        wires.next_door(ip, f"link set {wires.router} address 02:00:00:00:00:99")
+        assert wires.headers()[0].startswith(b"\x02\0\0\0\0\x99"), "the router should have a new address"
+        expect_hop(subject, ENDPOINT, wires.headers()[0], "when the router's link address has changed")
+        ip(f"link set {wires.maglev} address 02:00:00:00:00:77")
+        assert wires.headers()[0][6:12] == b"\x02\0\0\0\0\x77", "the Maglev should have a new address"
+        expect_hop(subject, ENDPOINT, wires.headers()[0], "when the Maglev's own link address has changed")
+
+    in_namespace(body)
+
+
+def test_next_hops_follow_routes(in_namespace, by_events_alone):
+    def body(wires):
+        ip(f"route add 10.2.0.0/16 via {ROUTER}")
+        first, second = wires.headers()
+        subject = neighbours(ENDPOINT, OTHER_ENDPOINT)
+        expect_hop(subject, ENDPOINT, first, "at the start")
+        ip(f"route replace 10.2.0.0/16 via {SECOND_ROUTER}")
+        expect_hop(subject, ENDPOINT, second, "when another gateway is in charge")
+        expect_hop(subject, OTHER_ENDPOINT, second, "and so for the other endpoint")
+        ip(f"route add {ENDPOINT}/32 via {ROUTER}")
+        expect_hop(subject, ENDPOINT, first, "when a longer prefix leads elsewhere")
+        expect_hop(subject, OTHER_ENDPOINT, second, "which does not concern the other endpoint")
+        ip("route del 10.2.0.0/16")
+        expect_hop(subject, OTHER_ENDPOINT, None, "when its route has vanished")
+        expect_hop(subject, ENDPOINT, first, "whose own route is still there")
+        ip(f"link set {wires.maglev} down")
+        expect_hop(subject, ENDPOINT, None, "when its link is down")
+        ip(f"link set {wires.maglev} up")
+        ip(f"route add 10.2.0.0/16 via {ROUTER}")
+        expect_hop(subject, OTHER_ENDPOINT, first, "when link and route are back")
+
+    in_namespace(body)
+
+
+def test_a_router_that_does_not_answer_is_no_next_hop(in_namespace):
+    def body(wires):
+        ip("route add 10.2.0.0/16 via 10.1.1.77")
+        first, _ = wires.headers()
+        subject = neighbours(ENDPOINT)
+        ip(f"neighbour replace 10.1.1.77 lladdr 02:00:00:00:00:55 dev {wires.maglev}")
+        expect_hop(subject, ENDPOINT, b"\x02\0\0\0\0\x55" + first[6:], "when somebody says where it is")
+        ip(f"neighbour del 10.1.1.77 dev {wires.maglev}")
+        expect_hop(subject, ENDPOINT, None, "when nobody knows any more")
+
+    in_namespace(body)
+
+
+def test_more_changes_than_can_be_heard_are_looked_up_instead(in_namespace, by_events_alone, monkeypatch):
+    """The kernel throws events away that nobody takes in time; the last change of all must not be among the lost."""
+    looks, look = [], Neighbours._read_all
+    monkeypatch.setattr(Neighbours, "_read_all", lambda self, queries: looks.append(1) or look(self, queries))
+
+    def body(wires):
+        ip("route add 10.2.0.0/16 via 10.1.1.77")
+        own = wires.headers()[0][6:]
+        subject = neighbours(ENDPOINT)
+        changes = [
+            f"neighbour replace 10.1.1.{host} lladdr 02:00:00:00:{round_:02x}:{host:02x} dev {wires.maglev}"
+            for round_ in range(100)
+            for host in range(3, 253)
+        ]
+        done = subprocess.run(
+            ["ip", "-batch", "-"], input="\n".join(changes), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        last = bytes([2, 0, 0, 0, 99, 77])
+        expect_hop(subject, ENDPOINT, last + own, f"after {len(changes)} changes")
+        assert len(looks) > 1, "the events should have been too many, or this test shows nothing"
+
+    in_namespace(body)
