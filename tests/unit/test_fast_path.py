@@ -1,0 +1,85 @@
+"""The fast path decides as the reference does: a hundred thousand frames, once more with every access checked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maglev import flow
+from maglev.fast.flow import key_of, selection_hash
+from maglev.forwarding import Forwarder
+
+ROOT = Path(__file__).parents[2]
+FUZZER = ROOT / "tests" / "fuzz" / "fast_path.py"
+
+
+def fuzz(frames, **environment):
+    """Runs the fuzzer in a process of its own; returns what it says."""
+    command = [sys.executable, str(FUZZER), "--frames", str(frames)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    )
+    assert done.returncode == 0, f"the fuzzer should have found nothing, but: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("checked", ["0", "1"], ids=["as it runs", "bounds checked"])
+def test_a_hundred_thousand_frames_are_decided_alike(checked):
+    said = fuzz(100_000, NUMBA_BOUNDSCHECK=checked)
+    assert "100,000 frames" in said
+    assert "all decided alike" in said
+    fates = {line.split()[-1]: int(line.split()[0].replace(",", "")) for line in said.splitlines()[:-1]}
+    assert fates["forwarded"] > 30_000, f"a third at least should be forwarded, or this shows little: {fates}"
+    assert set(fates) >= {"no_vip_port", "no_backend", "truncated", "bad_transport_header", "not_vip"}, fates
+
+
+def test_the_fuzzer_finds_a_difference(monkeypatch):
+    """A reference that keeps a SYN on an old connection's backend must be found out within a few histories."""
+    monkeypatch.syspath_prepend(str(FUZZER.parent))
+    import fast_path
+
+    def choose(self, found, opens, backends, now):
+        return self.connections.lookup(found, now) or usual(self, found, opens, backends, now)
+
+    usual = Forwarder.choose
+    monkeypatch.setattr(fast_path.Forwarder, "choose", choose)
+    with pytest.raises(AssertionError, match="should have been Decision"):
+        for seed in range(1, 6):
+            fast_path.history(seed)
+
+
+@pytest.mark.parametrize("size", [0, 30, 41])
+def test_a_word_outside_of_its_array_is_found(size):
+    """So that a silent fuzzer means something: with checking on, reading beyond the end raises."""
+    program = f"""
+import numpy as np
+from maglev.compiled import fast
+from maglev.fast.words import word32
+@fast
+def read(memory, at):
+    return word32(memory, at)
+try:
+    read(np.zeros({size}, np.uint8), {size} - 3)
+except IndexError as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": "/dev/null"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == "a word lies outside of its array\n", done.stdout + done.stderr
+
+
+addresses = st.binary(min_size=16, max_size=16)
+numbers = st.integers(0, 65535)
+
+
+@given(addresses, addresses, st.integers(0, 255), numbers, numbers)
+@settings(max_examples=500)
+def test_both_hash_a_flow_to_the_same_slot(source, destination, protocol, source_port, destination_port):
+    subject = flow.Flow(source, destination, protocol, source_port, destination_port)
+    assert selection_hash(key_of(subject)) == flow.selection_hash(subject)
