@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import LabError
@@ -31,6 +31,7 @@ class Run:
     loss: float  # share of the packets sent that did not come back
     generator_cpu: float  # share of its core's time that was not idle
     forwarder_cpu: float
+    flows_met: int | None = None  # entries in the forwarder's connection table afterwards, if it tells
 
     @property
     def ns_per_packet(self) -> float:
@@ -44,7 +45,7 @@ class Flood:
 
     seconds: float
     rate: float = 0.0
-    traffic: Traffic = Traffic()
+    traffic: Traffic = field(default_factory=Traffic)
     warm_up_s: float = WARM_UP_S
 
 
@@ -56,7 +57,8 @@ def measure(bench: Bench, yardstick: Yardstick, flood: Flood) -> Run:
             if flood.rate:
                 return _at_rate(generator, yardstick, flood)
             _warm_up(generator, yardstick, flood, flows_met)
-            return _at_full_speed(generator, yardstick, flood.seconds)
+            run = _at_full_speed(generator, yardstick, flood.seconds)
+        return replace(run, flows_met=flows_met()) if flows_met else run
 
 
 def _warm_up(generator: Generator, yardstick: Yardstick, flood: Flood, flows_met: FlowsMet | None) -> None:

@@ -47,7 +47,11 @@ C = (
     Need("the C library's headers", _header("stdio.h"), "libc6-dev"),
     Need("the kernel's headers", _header("linux/if_xdp.h"), "linux-libc-dev"),
 )
-BPF = (*C, Need("the compiler clang", _program("clang"), "clang"), Need("libbpf", _header("bpf/libbpf.h"), "libbpf-dev"))
+BPF = (
+    *C,
+    Need("the compiler clang", _program("clang"), "clang"),
+    Need("libbpf", _header("bpf/libbpf.h"), "libbpf-dev"),
+)
 XDP_SOCKETS = (Need("AF_XDP in the kernel", _has_af_xdp),)
 TESTPMD = Need("dpdk-testpmd", _program("dpdk-testpmd"), "dpdk-dev")
 DPDK_AF_PACKET = (TESTPMD, Need("DPDK's driver af_packet", _driver("af_packet"), "librte-meta-net"))

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from ..errors import CannotStart
-from ..nodes import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "tests" / "bench"
 CACHE = ROOT / ".venv" / "bench"
 WARNINGS = ("-Wall", "-Wextra")
@@ -25,7 +25,7 @@ LIBRARIES = {"af_xdp.c": ("-lbpf",), "kernel_xdp.c": ("-lbpf",), "traffic.c": ("
 
 
 def compiled(source: str, *flags: str) -> Path:
-    """Returns the program made from a source of tests/bench, such as ring.c or traffic.bpf.c; CannotStart if none is."""
+    """Returns the program made from ring.c, traffic.bpf.c or another source; CannotStart if it does not compile."""
     command = _command(source, flags)
     target = CACHE / _digest(command) / source.removesuffix(".c")
     if not target.exists():

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CannotStart, LabError
-from ..nodes import ROOT
 from ..site import Process, Site
 from ..waiting import wait_until
+from .programs import ROOT
 
 GENERATOR_CORE, FORWARDER_CORE = 0, 1
 ROUTER, MAGLEV = "10.1.1.1", "10.1.1.2"
@@ -158,7 +158,9 @@ def wired(site: Site) -> Iterator[Wire]:
     """Yields two namespaces with a wire between them; both go at the end, with everything that was started in them."""
     mark = secrets.token_hex(3)  # the kernel's thread is found by the interface's name, so no two may have the same
     with contextlib.ExitStack() as undo:
-        router, maglev = (undo.enter_context(contextlib.closing(Namespace(site, name))) for name in ("router", "maglev"))
+        router, maglev = (
+            undo.enter_context(contextlib.closing(Namespace(site, name))) for name in ("router", "maglev")
+        )
         wire = Wire(router, maglev, f"r{mark}", f"m{mark}")
         _connect(wire)
         _set_up(router, wire.router_end, ROUTER, MAGLEV, MAGLEV_MAC)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,6 @@ from maglev.errors import ConfigError
 from maglev.hashing import lookup_table
 
 from ..errors import LabError
-from ..nodes import project_python
 from ..site import Site
 from ..waiting import wait_until
 from . import needs
@@ -35,7 +35,7 @@ FIRST_BACKEND = IPv4Address("10.2.0.1")
 SMALL_TABLE, LARGE_TABLE = 65537, 655373  # Maglev §5.3
 SLOTS_PER_BACKEND = 100  # Maglev §3.4: M > 100 N, and no backend has over 1 % more than another
 HAND_OVER_S = 30.0  # of a configuration with 10,000 VIPs, to a forwarder that starts
-DPDK_MEMORY = ("--no-huge", "--in-memory", "-m", "512", "--no-pci", "--no-telemetry")  # nothing but its own memory
+DPDK_MEMORY = ("--no-huge", "--no-shconf", "-m", "512", "--no-pci", "--no-telemetry")  # nothing but its own memory
 DPDK_PORT = ("--port-topology=loop", "--total-num-mbufs=20000", "--burst=64", "--rxd=1024", "--txd=1024")
 
 FlowsMet = Callable[[], int]  # how many flows are in a forwarder's connection table
@@ -138,7 +138,7 @@ def _start_maglev(bench: Bench, wire: Wire, engine: str, document: Mapping[str, 
     file.write_text(json.dumps(document))  # JSON is YAML
     wire.drop_vip_packets()
     options = ["--config", str(file), "--control", str(control), "--maglev", "m1"]
-    process = wire.maglev.start(engine, [project_python(), "-m", "maglev", "forwarder", *options], FORWARDER_CORE)
+    process = wire.maglev.start(engine, [sys.executable, "-m", "maglev", "forwarder", *options], FORWARDER_CORE)
 
     def missing() -> str:
         _require_alive(wire, engine, process)
@@ -201,19 +201,30 @@ def _start_kernel_xdp(bench: Bench, wire: Wire) -> None:
 
 def _start_scapy(bench: Bench, wire: Wire) -> None:
     script = str(SOURCES / "balance_with_scapy.py")
-    command = [project_python(), script, wire.maglev_end, str(bench.lookup_table)]
+    command = [sys.executable, script, wire.maglev_end, str(bench.lookup_table)]
     _start_program(bench, wire, "scapy", command)
 
 
 def _start_testpmd(bench: Bench, wire: Wire, device: str) -> None:
-    """Starts DPDK's testpmd: its main thread on the generator's core, where it sleeps; the one that forwards on its own.
+    """Starts DPDK's testpmd, which forwards on a core of its own; its main thread sleeps on the generator's.
 
-    stdbuf, or what it says would wait in a buffer for ever.
+    stdbuf, or what it says would wait in a buffer for ever; RUNTIME_DIRECTORY, or it leaves an empty one behind.
     """
     cores = ["-l", f"{GENERATOR_CORE},{FORWARDER_CORE}", "--main-lcore", str(GENERATOR_CORE)]
     device = device.format(interface=wire.maglev_end)
     forwarding = ["--forward-mode=macswap", "--auto-start", "--nb-cores=1", "--stats-period=1000", *DPDK_PORT]
-    command = ["stdbuf", "-oL", "dpdk-testpmd", *DPDK_MEMORY, *cores, f"--vdev={device}", "--", *forwarding]
+    environment = ["env", f"RUNTIME_DIRECTORY={bench.site.directory}"]
+    command = [
+        *environment,
+        "stdbuf",
+        "-oL",
+        "dpdk-testpmd",
+        *DPDK_MEMORY,
+        *cores,
+        f"--vdev={device}",
+        "--",
+        *forwarding,
+    ]
     both_cores = ["taskset", "--cpu-list", f"{GENERATOR_CORE},{FORWARDER_CORE}"]
     _start_program(bench, wire, "testpmd", [*both_cores, *command], ready="packet forwarding - ")
 
