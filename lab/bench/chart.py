@@ -30,7 +30,7 @@ BAR_INCHES, WIDTH_INCHES = 0.42, 8.0
 def draw(document: Document, file: Path) -> None:
     """Writes a document's chart to a file, in the format that its name ends with."""
     figure = CHARTS[document["bench"]](document)
-    figure.text(0.99, 0.01, _machine(document), ha="right", va="bottom", fontsize=7)
+    figure.suptitle(_machine(document), fontsize=8)
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
 
@@ -50,9 +50,9 @@ def _bars(names: Sequence[str], values: Sequence[float], title: str, unit: str, 
     bars = axes.barh(names, values, color=[COLOURS[0] if own else "white" for own in ours], edgecolor="black")
     for bar, own in zip(bars, ours, strict=True):
         bar.set_hatch("" if own else "///")
-    axes.bar_label(bars, labels=[f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}" for value in values], padding=3)
+    axes.bar_label(bars, labels=[f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}" for value in values], padding=15)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.set_title(title)
     axes.set_xlabel(unit)
     _tidy(axes)
@@ -90,6 +90,7 @@ def _latency(document: Document) -> Figure:
             axes.plot(values, names, MARKERS[i], color=COLOURS[i], markeredgecolor="black", label=label)
         axes.set_xscale("log")
         axes.invert_yaxis()
+        axes.margins(y=0.2)
         axes.set_title(f"{rate:,} packets/s")
         axes.grid(axis="x", color="0.85")
         _tidy(axes)

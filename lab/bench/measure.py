@@ -6,17 +6,17 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import LabError
+from ..waiting import wait_until
 from .traffic import Counts, Generator, Traffic, generating
 from .wiring import FORWARDER_CORE, GENERATOR_CORE, wired
-from .yardsticks import Bench, FlowsMet, Yardstick
+from .yardsticks import Bench, Yardstick
 
-POLL_S = 0.02
 WARM_UP_S = 2.0  # at most, until every flow has been met: the slowest forwarders never meet them all
+LOOK_S = 0.2
+MEETING_SHARE = 0.7  # of its speed, at which a forwarder meets new flows
 FIRST_PACKET_S = 10.0
 RATED_WARM_UP_S = 0.3
 SLACK_S = 5.0  # by which a flood may outlast its measurement
-NEARLY_ALL = 0.99  # of the flows: a connection table that is nearly full refuses some
 IDLE_FIELDS = (3, 4)  # of a core's line in /proc/stat: idle, and idle while waiting for a disk
 
 Cores = dict[int, tuple[int, int]]  # number: (busy, all) clock ticks since the start of the machine
@@ -56,23 +56,37 @@ def measure(bench: Bench, yardstick: Yardstick, flood: Flood) -> Run:
         with generating(wire, flood.traffic, yardstick.count_early) as generator:
             if flood.rate:
                 return _at_rate(generator, yardstick, flood)
-            _warm_up(generator, yardstick, flood, flows_met)
+            _warm_up(generator, yardstick, flood)
             run = _at_full_speed(generator, yardstick, flood.seconds)
         return replace(run, flows_met=flows_met()) if flows_met else run
 
 
-def _warm_up(generator: Generator, yardstick: Yardstick, flood: Flood, flows_met: FlowsMet | None) -> None:
-    """Starts the flood and waits until packets come back and, if there is time, every flow has been met."""
-    limit_s = FIRST_PACKET_S + flood.warm_up_s
-    generator.flood(limit_s + flood.seconds + SLACK_S)
-    start = time.monotonic()
-    while (back := yardstick.came_back(generator.count())) == 0 or time.monotonic() - start < flood.warm_up_s:
-        met = flows_met() if flows_met else back / 2
-        if back and met >= NEARLY_ALL * flood.traffic.flows:
-            return
-        if back == 0 and time.monotonic() - start > FIRST_PACKET_S:
-            raise LabError(f"no packet came back within {FIRST_PACKET_S:g} s")
-        time.sleep(POLL_S)
+def _warm_up(generator: Generator, yardstick: Yardstick, flood: Flood) -> None:
+    """Has the forwarder meet every flow once, as long as there is time, and then lets the flood loose.
+
+    A forwarder that is flooded loses most packets, and would meet the last flows late: so its speed is looked at, and
+    the flows are sent one after the other a little slower than that.
+    """
+    generator.flood(FIRST_PACKET_S)
+    wait_until(
+        lambda: "" if yardstick.came_back(generator.count()) else "none yet", FIRST_PACKET_S, "a packet's return"
+    )
+    before = generator.count()
+    time.sleep(LOOK_S)
+    speed = yardstick.came_back(generator.count().since(before)) / LOOK_S
+    generator.halt()
+    if speed > 0:
+        needed_s = flood.traffic.flows / (MEETING_SHARE * speed)
+        _send(generator, min(needed_s, flood.warm_up_s), MEETING_SHARE * speed)
+    generator.flood(flood.seconds + SLACK_S)
+    time.sleep(LOOK_S)
+
+
+def _send(generator: Generator, seconds: float, rate: float) -> None:
+    """Sends at a rate, and waits until all is through."""
+    generator.flood(seconds, rate)
+    time.sleep(seconds)
+    generator.halt()
 
 
 def _at_full_speed(generator: Generator, yardstick: Yardstick, seconds: float) -> Run:
@@ -84,9 +98,8 @@ def _at_full_speed(generator: Generator, yardstick: Yardstick, seconds: float) -
 
 def _at_rate(generator: Generator, yardstick: Yardstick, flood: Flood) -> Run:
     """Floods at a rate, and waits for the last packet: what is missing then is lost, and not under way."""
-    generator.flood(RATED_WARM_UP_S, flood.rate)
-    time.sleep(RATED_WARM_UP_S)
-    cores, before = core_times(), generator.halt()
+    _send(generator, RATED_WARM_UP_S, flood.rate)
+    cores, before = core_times(), generator.count()
     generator.flood(flood.seconds, flood.rate)
     time.sleep(flood.seconds)  # the measurement itself
     cores_after = core_times()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -22,22 +23,23 @@ def tables(document: Document) -> Iterator[Table | Text]:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
-    table = Table(title=title)
+    """Returns a table that fits a terminal of 80 columns: the widest have ten of their own."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
     for number, (heading, _) in enumerate(columns):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row) for _, cell in columns))
     return table
 
 
+def thousands(value: float) -> str:
+    """Returns a number in thousands, as exact as it is worth."""
+    return f"{value / 1e3:,.0f}" if value >= 1e4 else f"{value / 1e3:,.2f}"
+
+
 def spread(row: Mapping[str, Any]) -> str:
-    """Returns the lowest and highest of a row's runs."""
-    return f"[{min(row['runs']):,.0f}, {max(row['runs']):,.0f}]".replace("[", "\\[")  # not rich's markup
-
-
-def percent(share: float) -> str:
-    """Returns a share as a percentage."""
-    return f"{100 * share:.0f} %"
+    """Returns the lowest and highest of a row's runs, in thousands."""
+    return f"{thousands(min(row['runs']))}-{thousands(max(row['runs']))}"
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -45,12 +47,12 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _cpus(row: Mapping[str, Any]) -> str:
-    return f"{percent(row['cpu']['generator'])}, {percent(row['cpu']['forwarder'])}"
+    return f"{100 * row['cpu']['generator']:.0f} {100 * row['cpu']['forwarder']:.0f}"
 
 
 def _at_80(row: Mapping[str, Any]) -> str:
     rated = row.get("at_80_percent")
-    return f"{rated['loss_per_mille']:.2f} ‰" if rated else ""
+    return f"{rated['loss_per_mille']:.2f}" if rated else ""
 
 
 def _ratio_to(limit: str) -> Callable[[Any], str]:
@@ -60,29 +62,30 @@ def _ratio_to(limit: str) -> Callable[[Any], str]:
 def _throughput(document: Document) -> Table:
     columns: list[Column] = [
         ("engine", _name),
-        ("packets/s", lambda row: f"{row['pps']:,}"),
-        ("[lowest, highest]".replace("[", "\\["), spread),
-        ("ns each", lambda row: f"{row['ns_per_packet']:,.0f}"),
-        ("CPU 0, 1", _cpus),
-        ("loss in the flood", lambda row: percent(row["loss"])),
-        ("loss at 80 %", _at_80),
-        *((f"of {limit}", _ratio_to(limit)) for limit in LIMITS),
+        ("1,000\n/s", lambda row: thousands(row["pps"])),
+        ("lowest-\nhighest", spread),
+        ("ns\neach", lambda row: f"{row['ns_per_packet']:,.0f}"),
+        ("CPU 0\nand 1 %", _cpus),
+        ("lost\n%", lambda row: f"{100 * row['loss']:.0f}"),
+        ("lost ‰\nat\n80 %", _at_80),
+        *(("of\n" + limit.replace("-", "-\n"), _ratio_to(limit)) for limit in LIMITS),
     ]
     traffic = document["traffic"]
-    what = f"{traffic['length']}-byte frames of {traffic['flows']:,} flows; median of {document['runs']} runs"
-    return _table(f"Packets a second through one core, {what} of {document['seconds']:g} s", document["rows"], columns)
+    what = f"{traffic['length']}-byte frames of {traffic['flows']:,} flows"
+    how = f"median of {document['runs']} runs of {document['seconds']:g} s"
+    return _table(f"Packets a second through one core\n{what}; {how}", document["rows"], columns)
 
 
 def _latency(document: Document) -> Table:
     columns: list[Column] = [
         ("engine", _name),
-        ("packets/s", lambda row: f"{row['rate_pps']:,}"),
+        ("packets\n/s", lambda row: f"{row['rate_pps']:,}"),
         ("p50 µs", lambda row: f"{row['p50_us']:,.1f}"),
         ("p99 µs", lambda row: f"{row['p99_us']:,.1f}"),
         ("p99.9 µs", lambda row: f"{row['p999_us']:,.1f}"),
-        ("added p50", lambda row: _added(row, "added_p50_us")),
-        ("added p99", lambda row: _added(row, "added_p99_us")),
-        ("loss", lambda row: f"{row['loss_per_mille']:.2f} ‰"),
+        ("added\np50", lambda row: _added(row, "added_p50_us")),
+        ("added\np99", lambda row: _added(row, "added_p99_us")),
+        ("lost\n‰", lambda row: f"{row['loss_per_mille']:.2f}"),
     ]
     rows = sorted(document["rows"], key=lambda row: row["rate_pps"])
     return _table(f"One way through a Maglev; median of {document['runs']} runs", rows, columns)
@@ -122,8 +125,8 @@ def _growth(document: Document) -> Table:
         ("what grows", lambda row: row["series"]),
         ("to", lambda row: row["x"]),
         ("engine", lambda row: row["engine"]),
-        ("packets/s", lambda row: f"{row['pps']:,}"),
-        ("lowest, highest", spread),
+        ("1,000/s", lambda row: thousands(row["pps"])),
+        ("lowest-highest", spread),
         ("flows met", lambda row: f"{row['flows_met']:,}" if row["flows_met"] is not None else ""),
     ]
     return _table("Packets a second as one thing grows", document["rows"], columns)
