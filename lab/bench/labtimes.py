@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import LabError
-from ..laboratory import Lab
 from .request import Request, progress
 
 RUNS = 5
@@ -32,6 +31,8 @@ def run(request: Request, console: Console) -> dict[str, Any]:
 
 def _times_s() -> tuple[float, ...]:
     """Returns how long a lab took for each event, in seconds."""
+    from ..laboratory import Lab  # its Mininet is not needed to read times
+
     moments = [time.monotonic()]
     with Lab(TOPOLOGY) as lab:
         moments.append(time.monotonic())

@@ -36,14 +36,16 @@ class Request:
 
     def seconds_or(self, default: float) -> float:
         """Returns the length of a run in seconds."""
-        seconds = self.seconds or (QUICK_SECONDS if self.quick else default)
+        chosen = QUICK_SECONDS if self.quick else default
+        seconds = chosen if self.seconds is None else self.seconds
         if not 0.1 <= seconds <= LONGEST_S:
             raise WrongUse(f"--seconds {seconds:g}: allowed are 0.1 to {LONGEST_S:g}")
         return seconds
 
     def runs_or(self, default: int) -> int:
         """Returns the number of runs."""
-        runs = self.runs or (min(QUICK_RUNS, default) if self.quick else default)
+        chosen = min(QUICK_RUNS, default) if self.quick else default
+        runs = chosen if self.runs is None else self.runs
         if not 1 <= runs <= MOST_RUNS:
             raise WrongUse(f"--runs {runs}: allowed are 1 to {MOST_RUNS}")
         return runs
