@@ -1,5 +1,7 @@
 """scapy: a Maglev as one would first write it with Scapy, whose `sniff` and `send` know every header by name.
 
+It takes checksums on trust, which spares it little.
+
 balance_with_scapy.py INTERFACE LOOKUP_TABLE
 """
 
