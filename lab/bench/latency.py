@@ -73,7 +73,8 @@ def _probe(
             subject.start(bench, wire)
             wait_until(lambda: _lacks_packets(wire), FIRST_PACKET_S, f"a packet through {subject.name}")
             for rate in RATES_PPS:
-                samples[subject, rate].append(_sample(wire, max(FIRST_PACKETS, round(rate * seconds)), rate))
+                taken = _sample(wire, max(FIRST_PACKETS, round(rate * seconds)), rate)
+                samples[subject, rate].append(taken)
     except LabError as error:
         left_out[subject.name] = str(error)
 

@@ -67,9 +67,11 @@ def take_turns(
             if subject.name in left_out:
                 continue
             try:
-                measured[subject].append(measure(bench, subject, flood))
+                taken = measure(bench, subject, flood)
             except LabError as error:
                 left_out[subject.name] = str(error)
+            else:
+                measured[subject].append(taken)
     return measured
 
 

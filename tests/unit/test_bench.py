@@ -7,11 +7,10 @@ import json
 import pytest
 from rich.console import Console
 
-from lab.bench import connections, growth, labtimes, latency, needs, report, summary, tables
+from lab.bench import connections, growth, labtimes, latency, needs, report, summary, tables, throughput
 from lab.bench.command import What
-from lab.bench.measure import Run, busy_shares, parse_core_times
+from lab.bench.measure import Flood, Run, busy_shares, parse_core_times
 from lab.bench.request import Request, parse_engines
-from lab.bench.throughput import SECONDS
 from lab.bench.traffic import Counts, Traffic, parse_counts
 from lab.bench.yardsticks import ENGINES, LIMITS, Cluster, all_yardsticks, maglev
 from lab.errors import LabError, WrongUse
@@ -22,6 +21,27 @@ MACHINE = {"kernel": "6.1", "cpu": "a processor", "cores": 2, "python": "3.11"}
 
 def run(pps, loss=0.5, forwarder_cpu=1.0, **others):
     return Run(pps, offered_pps=pps / (1 - loss), loss=loss, generator_cpu=1.0, forwarder_cpu=forwarder_cpu, **others)
+
+
+# Taking turns
+
+
+def test_runs_take_turns_and_one_that_fails_is_left_out_from_then_on(monkeypatch):
+    sound, broken = maglev("socket"), maglev("ring")
+    turns = []
+
+    def measure(bench, subject, flood):
+        turns.append(subject.name)
+        if subject is broken:
+            raise LabError("it broke")
+        return run(1000)
+
+    monkeypatch.setattr(throughput, "measure", measure)
+    left_out: dict[str, str] = {}
+    measured = throughput.take_turns(None, [broken, sound], [Flood(1.0)] * 2, 3, lambda text: None, left_out)
+    assert turns == ["ring", "socket", "socket", "socket"]
+    assert {subject.name: len(runs) for subject, runs in measured.items()} == {"socket": 3}
+    assert left_out == {"ring": "it broke"}
 
 
 # What is read
@@ -133,7 +153,7 @@ def documents():
         "lab": {"topology": "rack", "rows": labtimes_rows()},
         "growth": {"rows": [growth.row_of("VIPs", "1", "ring", [run(1000, flows_met=5)])]},
     }
-    common = {"machine": MACHINE, "seconds": SECONDS, "runs": 2, "left_out": {"scapy": "there is no scapy"}}
+    common = {"machine": MACHINE, "seconds": throughput.SECONDS, "runs": 2, "left_out": {"scapy": "there is no scapy"}}
     return [json.loads(json.dumps({"bench": name} | common | document)) for name, document in rows.items()]
 
 
@@ -246,7 +266,7 @@ def test_a_list_of_engines_with_a_gap_is_refused(words):
 )
 def test_what_is_not_allowed_is_refused_with_what_is(request_, says):
     with pytest.raises(WrongUse, match=says):
-        (request_.chosen(ENGINES), request_.seconds_or(SECONDS), request_.runs_or(5))
+        (request_.chosen(ENGINES), request_.seconds_or(throughput.SECONDS), request_.runs_or(5))
 
 
 def test_times_of_a_lab_are_medians_of_each_event():
