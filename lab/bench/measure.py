@@ -71,9 +71,11 @@ def _warm_up(generator: Generator, yardstick: Yardstick, flood: Flood) -> None:
     wait_until(
         lambda: "" if yardstick.came_back(generator.count()) else "none yet", FIRST_PACKET_S, "a packet's return"
     )
+    time.sleep(LOOK_S)  # the very first packets are slow
     before = generator.count()
     time.sleep(LOOK_S)
-    speed = yardstick.came_back(generator.count().since(before)) / LOOK_S
+    seen = generator.count().since(before)
+    speed = 1e9 * yardstick.came_back(seen) / seen.time_ns
     generator.halt()
     if speed > 0:
         needed_s = flood.traffic.flows / (MEETING_SHARE * speed)
