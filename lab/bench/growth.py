@@ -6,6 +6,7 @@ One thing at a time: everything else stays as in `maglab bench forwarder`.
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -66,6 +67,18 @@ SERIES = (
 )
 
 
+class Place(NamedTuple):
+    """One engine at one point of a series."""
+
+    series: str
+    x: str
+    engine: str
+    point: Point
+
+    def __str__(self) -> str:
+        return f"{self.engine}, {self.series}: {self.x}"
+
+
 def run(request: Request, bench: Bench, console: Console) -> dict[str, Any]:
     """Measures, and returns the document."""
     if lacking := needs.missing(generator.NEEDS):
@@ -73,27 +86,33 @@ def run(request: Request, bench: Bench, console: Console) -> dict[str, Any]:
     seconds, runs = request.seconds_or(SECONDS), request.runs_or(RUNS)
     wanted = request.chosen(ENGINES) if request.engines else list(DEFAULT_ENGINES)
     left_out = {engine: why for engine in wanted if (why := maglev(engine).missing())}
-    engines = [engine for engine in wanted if engine not in left_out]
-    measured: dict[tuple[str, str, str], list[Run]] = {}
-    points = [(series.name, x, point) for series in SERIES for x, point in series.points.items()]
-    with progress(console, runs * len(points) * len(engines)) as step:
+    places = [
+        Place(series.name, x, engine, point)
+        for series in SERIES
+        for x, point in series.points.items()
+        for engine in wanted
+        if engine not in left_out
+    ]
+    measured: dict[Place, list[Run]] = defaultdict(list)
+    with progress(console, runs * len(places)) as step:
         for number in range(1, runs + 1):
-            for series, x, point in points:
-                for engine in engines:
-                    step(f"run {number}: {engine}, {series}: {x}")
-                    flood = Flood(seconds, traffic=point.traffic, warm_up_s=WARM_UP_S)
-                    try:
-                        taken = measure(bench, maglev(engine, cluster=point.cluster), flood)
-                    except LabError as error:
-                        left_out[f"{engine}, {series}: {x}"] = str(error)
-                        continue
-                    measured.setdefault((series, x, engine), []).append(taken)
-    return {
-        "seconds": seconds,
-        "runs": runs,
-        "rows": [row_of(*key, taken) for key, taken in measured.items()],
-        "left_out": left_out,
-    }
+            for place in places:
+                step(f"run {number}: {place}")
+                _measure(bench, place, seconds, measured, left_out)
+    rows = [row_of(place.series, place.x, place.engine, taken) for place, taken in measured.items()]
+    return {"seconds": seconds, "runs": runs, "rows": rows, "left_out": left_out}
+
+
+def _measure(
+    bench: Bench, place: Place, seconds: float, measured: dict[Place, list[Run]], left_out: dict[str, str]
+) -> None:
+    flood = Flood(seconds, traffic=place.point.traffic, warm_up_s=WARM_UP_S)
+    try:
+        taken = measure(bench, maglev(place.engine, cluster=place.point.cluster), flood)
+    except LabError as error:
+        left_out[str(place)] = str(error)
+    else:
+        measured[place].append(taken)
 
 
 def row_of(series: str, x: str, engine: str, taken: list[Run]) -> dict[str, Any]:

@@ -50,6 +50,12 @@ def _cpus(row: Mapping[str, Any]) -> str:
     return f"{100 * row['cpu']['generator']:.0f} {100 * row['cpu']['forwarder']:.0f}"
 
 
+def _time_each(row: Mapping[str, Any]) -> str:
+    """Returns the time for a packet in nanoseconds; in milliseconds where that would be too wide."""
+    ns: float = row["ns_per_packet"]
+    return f"{ns:,.0f}" if ns < 1e5 else f"{ns / 1e6:.1f} ms"
+
+
 def _at_80(row: Mapping[str, Any]) -> str:
     rated = row.get("at_80_percent")
     return f"{rated['loss_per_mille']:.2f}" if rated else ""
@@ -64,7 +70,7 @@ def _throughput(document: Document) -> Table:
         ("engine", _name),
         ("1,000\n/s", lambda row: thousands(row["pps"])),
         ("lowest-\nhighest", spread),
-        ("ns\neach", lambda row: f"{row['ns_per_packet']:,.0f}"),
+        ("ns\neach", _time_each),
         ("CPU 0\nand 1 %", _cpus),
         ("lost\n%", lambda row: f"{100 * row['loss']:.0f}"),
         ("lost ‰\nat\n80 %", _at_80),

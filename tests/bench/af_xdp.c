@@ -42,7 +42,10 @@ struct endpoint {
 static uint32_t load(const uint32_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
 static void publish(uint32_t *counter, uint32_t value) { __atomic_store_n(counter, value, __ATOMIC_RELEASE); }
 static uint64_t *address_at(struct ring *ring, uint32_t i) { return (uint64_t *)ring->entries + i % ENTRIES; }
-static struct xdp_desc *frame_at(struct ring *ring, uint32_t i) { return (struct xdp_desc *)ring->entries + i % ENTRIES; }
+static struct xdp_desc *frame_at(struct ring *ring, uint32_t i)
+{
+    return (struct xdp_desc *)ring->entries + i % ENTRIES;
+}
 
 static void set_option(int socket, int name, const void *value, socklen_t bytes)
 {

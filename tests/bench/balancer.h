@@ -1,4 +1,4 @@
-// What a Maglev in user space does to a packet (Maglev §3.2, §3.3): connection table, lookup table, GRE, all in place.
+// What a Maglev in user space does to a packet (Maglev §3.2, §3.3): connection table, lookup table, GRE, in place.
 //
 //     headroom | Ethernet | client's IP packet            before: 24 bytes of headroom are needed
 //     Ethernet | IP | GRE | client's IP packet            after: the frame begins 24 bytes earlier

@@ -24,7 +24,7 @@ int main(int count, char **arguments)
     fill_lookup_table(bpf_object__find_map_fd_by_name(object, "lookup_table"), new_balancer(arguments[2])->slots);
     int program = bpf_program__fd(bpf_object__find_program_by_name(object, "balance"));
     LIBBPF_OPTS(bpf_link_create_opts, native, .flags = XDP_FLAGS_DRV_MODE);
-    require(bpf_link_create(program, if_nametoindex(arguments[1]), BPF_XDP, &native) >= 0, "attaching to the interface");
+    require(bpf_link_create(program, if_nametoindex(arguments[1]), BPF_XDP, &native) >= 0, "attaching");
     say_ready();
     pause();
 }

@@ -1,5 +1,5 @@
-// A packet on the wire between router and Maglev: the addresses that lab/bench/wiring.py gives out, how a flow is read
-// from a frame, and how GRE goes around it (RFC 2784). Shared by programs in user space and in BPF, so it calls nothing.
+// A packet on the wire between router and Maglev: the addresses that lab/bench/wiring.py gives out, how a flow is
+// read from a frame, and how GRE goes around it (RFC 2784). Shared by programs in user space and in BPF, so it calls nothing.
 #pragma once
 
 #include <linux/if_ether.h>

@@ -192,7 +192,8 @@ static void answer(void)
     int cores = libbpf_num_possible_cpus();
     struct returned parts[cores], sum = {0};
     struct turn turn;
-    require(bpf_map_lookup_elem(turns, &only, &turn) == 0 && bpf_map_lookup_elem(returns, &only, parts) == 0, "counters");
+    require(bpf_map_lookup_elem(turns, &only, &turn) == 0, "count of packets sent");
+    require(bpf_map_lookup_elem(returns, &only, parts) == 0, "count of packets returned");
     for (int core = 0; core < cores; core++) {
         sum.balanced += parts[core].balanced;
         sum.plain += parts[core].plain;
