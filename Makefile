@@ -1,7 +1,7 @@
 # Every target sets up what is missing first. ARGS goes to the command: make demo ARGS='--connections 500'
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test bench check lock clean
 
 ARGS ?=
 python := .venv/bin/python
@@ -20,6 +20,10 @@ demo:  ## Run the demonstration: a data centre that survives its load balancers 
 test:  ## Run all tests (root)
 	@lab/setup/provision --for=lab
 	@$(python) -m pytest $(ARGS)
+
+bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (root)
+	@lab/setup/provision --for=bench
+	@.venv/bin/maglab bench $(ARGS)
 
 check:  ## Lint, check types, run the unit and paper tests (no root)
 	@lab/setup/provision --for=check

@@ -20,6 +20,9 @@ from rich.table import Table
 
 from maglev.errors import MaglevError
 
+from .bench.command import What
+from .bench.command import run as run_bench
+from .bench.request import Request, parse_engines
 from .errors import CannotStart, LabError, WrongUse
 from .site import sites
 
@@ -118,6 +121,22 @@ def up(
         CLI.prompt = "maglab> "
         CLI(lab.net)
         _say("taking it away")
+
+
+@app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
+def bench(
+    what: Annotated[What, typer.Argument(help="What to measure.")] = What.forwarder,
+    engines: Annotated[str | None, typer.Option(metavar="A,B,…", help="Only these engines and yardsticks.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of one run.")] = None,
+    runs: Annotated[int | None, typer.Option(help="Runs, of which the median counts.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer, shorter runs.")] = False,
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result: .png or .svg.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure packets per second (forwarder, growth), latency, lookup and connection tables, or the lab's times."""
+    _check_writable(json_file)
+    document = run_bench(what, Request(parse_engines(engines), seconds, runs, quick), console, chart)
+    _write_json(json_file, document)
 
 
 @app.command(short_help="Say what this machine has for a lab.")

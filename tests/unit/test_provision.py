@@ -114,6 +114,11 @@ def test_machine_that_can_be_served_is_changed(machine: Machine) -> None:
     assert "could not be installed" in result.stderr
 
 
+def test_compilers_are_installed_for_the_bench_alone(machine: Machine) -> None:
+    assert "gcc" not in machine.provision("--for=lab").stdout
+    assert "curl gcc clang dpdk-dev …" in machine.provision("--for=bench").stdout
+
+
 def test_failed_installation_is_tried_once_more_with_new_lists(machine: Machine) -> None:
     machine.program("dpkg", f'echo dpkg "$@" >>"{machine.directory}/calls"')
     machine.program("apt-get", f'echo apt-get "$1" >>"{machine.directory}/calls"; [ "$1" = update ]')
@@ -174,6 +179,7 @@ def test_lab_without_root_though_nothing_is_missing(machine: Machine) -> None:
     machine.program("id", "echo 1000")
     machine.program("dpkg-query", 'for name; do echo "$name installed"; done')
     assert_refused(machine, "root", "sudo", arguments=("--for=lab",))
+    assert_refused(machine, "root", "sudo", arguments=("--for=bench",))
 
 
 def test_package_without_its_program_is_missing(machine: Machine) -> None:
@@ -222,6 +228,7 @@ def normalized(name: str) -> str:
     [
         ("setup", ["lab/setup/provision"]),
         ("demo", ["lab/setup/provision --for=lab", ".venv/bin/maglab demo --connections 9"]),
+        ("bench", ["lab/setup/provision --for=bench", ".venv/bin/maglab bench --connections 9"]),
         ("test", ["lab/setup/provision --for=lab", ".venv/bin/python -m pytest --connections 9"]),
     ],
 )
