@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import PlatformError
+from ..fast.words import LINE_BYTES
 from ..packets import ETHERNET_BYTES
 from .socket import mtu_of
 
@@ -56,6 +57,7 @@ class Pool(NamedTuple):
     """Memory for packets, and the two rings by which free chunks of it change hands."""
 
     memory: Array  # uint8
+    lines: Array  # uint8 (lines, 64): the same
     chunk_bytes: int
     fill: Ring
     completion: Ring
@@ -105,7 +107,14 @@ class Sockets:
         fill, completion = self._ring(xsk, FILL, chunks), self._ring(xsk, COMPLETION, chunks)
         fill.entries[:, 0] = np.arange(chunks, dtype=np.uint64) * np.uint64(self._chunk_bytes)
         fill.produced[0] = chunks
-        pool = Pool(memory, self._chunk_bytes, fill, completion, np.array([0, chunks, 0], np.int64))
+        pool = Pool(
+            memory,
+            memory.reshape(-1, LINE_BYTES),
+            self._chunk_bytes,
+            fill,
+            completion,
+            np.array([0, chunks, 0], np.int64),
+        )
         return self._finish(xsk, queue, wake, 2 * chunks, XDP_COPY | XDP_USE_NEED_WAKEUP, 0), pool
 
     def open_beside(self, first: Xsk, queue: int, wake: int, chunks: int) -> Xsk:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 from abc import abstractmethod
 from collections import Counter
@@ -17,7 +18,7 @@ from time import monotonic
 import numpy as np
 
 from ..conntrack import ConnectionTable
-from ..fast.conntrack import FastConnectionTable
+from ..fast.conntrack import KEY_BYTES, FastConnectionTable
 from ..fast.forwarding import REASONS
 from ..fast.gre import HeaderMaker
 from ..fast.numbering import Numbering
@@ -60,7 +61,8 @@ class FastEngine(Engine):
             thread.desk.mailbox[STOP] = 0
 
     def _packet_thread(self, number: int) -> PacketThread:
-        table = FastConnectionTable(self._numbering, self._options.capacity, self._options.idle_timeout_s)
+        capacity, idle_timeout_s = self._options.capacity, self._options.idle_timeout_s
+        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, secrets.token_bytes(KEY_BYTES))
         thread = PacketThread(number, table, self._nudge)
         self._undo.callback(thread.close)
         return thread

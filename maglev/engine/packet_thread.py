@@ -31,6 +31,7 @@ STOP, DIRECTORY, IN_USE = range(3)  # what a mailbox holds
 WRITTEN, READ = range(2)  # what `marks` holds
 QUEUE_FRAMES = 256  # that wait for the reference; what comes when the queue is full is dropped
 QUEUED_BYTES = 9216  # of the largest frame that can wait
+LOOKS_BEFORE_WAITING = 300  # for more packets, some microseconds long: near full load a wait costs more than it saves
 OVERLOAD, SEND_FAILED = REASONS.index(Reason.OVERLOAD), REASONS.index(Reason.SEND_FAILED)
 TOO_BIG = REASONS.index(Reason.TOO_BIG)
 

@@ -24,11 +24,23 @@ import numpy as np
 from ..compiled import fast, inlined
 from ..errors import PlatformError
 from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, decide
+from ..fast.words import LINE_BYTES, prefetch
 from ..packets import ETHERNET_BYTES
 from .contract import Options
 from .fast_engine import FastEngine
 from .machine_code import acquire, errno, getsockopt, poll, release, seconds, sendmmsg
-from .packet_thread import OVERLOAD, SEND_FAILED, STOP, TOO_BIG, Desk, Opened, PacketThread, hand_over, open_directory
+from .packet_thread import (
+    LOOKS_BEFORE_WAITING,
+    OVERLOAD,
+    SEND_FAILED,
+    STOP,
+    TOO_BIG,
+    Desk,
+    Opened,
+    PacketThread,
+    hand_over,
+    open_directory,
+)
 from .socket import PACKET_IGNORE_OUTGOING, SOL_PACKET, bind, mtu_of, open_sender, packet_socket
 from .steering import steer
 
@@ -43,19 +55,21 @@ SOL_SOCKET, SO_ERROR, POLLIN, POLLERR = 1, 4, 1, 8
 ETH_P_ALL = 0x0003
 EMSGSIZE = 90
 
-RING_BYTES = 8 << 20
+RING_BYTES = 16 << 20
 HEADROOM_BYTES = 64  # before a frame, for the outer header
 SLOT_OVERHEAD_BYTES = 128  # what a slot holds besides its frame: header, address, reserved room
 STATUS, CAPTURED = 0, 2  # 32-bit words of a slot
 MAC = 6  # 16-bit word of a slot
+SLOTS_AHEAD = 8  # whose status is fetched while others are looked at: no processor expects it 2 kB further on
 LONGEST_WAIT_MS = 1000
 MESSAGE_WORDS, VECTOR_WORDS = 8, 2  # of a struct mmsghdr and a struct iovec, in 64 bits
 
 
 class Ring(NamedTuple):
-    """A ring and what goes with it, as compiled code takes it. The three arrays are the same memory."""
+    """A ring and what goes with it, as compiled code takes it. The first four arrays are the same memory."""
 
     memory: Array  # uint8
+    lines: Array  # uint8 (lines, 64)
     words: Array  # uint32
     halves: Array  # uint16
     slot_bytes: int
@@ -72,13 +86,15 @@ class Ring(NamedTuple):
 @fast
 def work(ring: Ring, desk: Desk) -> None:
     """Moves packets until the mailbox says to stop."""
-    head = 0
+    head, looks = 0, 0
     while desk.mailbox[STOP] == 0:
         count = _collect(ring, desk, head)
         if count == 0:
-            if not ring.busy:
+            looks += 1
+            if not ring.busy and looks > LOOKS_BEFORE_WAITING:
                 _wait(ring)
             continue
+        looks = 0
         opened = open_directory(desk.mailbox)
         now = seconds(desk.clock)
         decide(
@@ -92,13 +108,18 @@ def work(ring: Ring, desk: Desk) -> None:
 
 @inlined
 def _collect(ring: Ring, desk: Desk, head: int) -> int:
-    """Fills the batch with the frames that stand in the ring from slot `head` on; returns how many there are."""
+    """Fills the batch with the frames that stand in the ring from slot `head` on, and has them fetched from memory."""
     batch, count = desk.batch, 0
     while count < LARGEST_BATCH:
         slot = head * ring.slot_bytes
+        ahead = (head + SLOTS_AHEAD) % ring.slots * ring.slot_bytes
+        prefetch(ring.lines, np.uint64(ahead // LINE_BYTES))
         if acquire(ring.words, slot // 4 + STATUS) & np.uint32(TO_USER) == 0:
             break
-        batch.starts[count] = slot + ring.halves[slot // 2 + MAC]
+        start = slot + np.int64(ring.halves[slot // 2 + MAC])
+        prefetch(ring.lines, np.uint64(start // LINE_BYTES))
+        prefetch(ring.lines, np.uint64(start // LINE_BYTES + 1))
+        batch.starts[count] = start
         batch.sizes[count] = ring.words[slot // 4 + CAPTURED]
         count += 1
         head = (head + 1) % ring.slots
@@ -180,7 +201,7 @@ class RingEngine(FastEngine):
         messages[:, 2] = vectors.ctypes.data + 8 * VECTOR_WORDS * np.arange(LARGEST_BATCH, dtype=np.uint64)
         messages[:, 3] = 1
         return Ring(
-            memory, memory.view(np.uint32), memory.view(np.uint16), slot_bytes, len(memory) // slot_bytes,
+            memory, memory.reshape(-1, LINE_BYTES), memory.view(np.uint32), memory.view(np.uint16), slot_bytes, len(memory) // slot_bytes,
             np.array([receiver.fileno(), sender.fileno()], np.int32),
             np.array([receiver.fileno(), POLLIN, thread.wake, POLLIN], np.int32),
             messages, vectors, np.zeros(LARGEST_BATCH, np.int64), self._options.busy_poll, np.zeros(2, np.int32),

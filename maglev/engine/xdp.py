@@ -25,6 +25,7 @@ import numpy as np
 from ..compiled import fast, inlined
 from ..errors import PlatformError
 from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, decide
+from ..fast.words import LINE_BYTES, prefetch
 from ..flow import V4_MAPPED
 from ..vips import VipMap
 from . import bpf
@@ -32,7 +33,17 @@ from .af_xdp import COMPLETED, FILLED, LOCK, RING, SENT, SPARE, TAKEN, Pool, Soc
 from .contract import Options
 from .fast_engine import FastEngine
 from .machine_code import acquire, errno, poll, release, seconds, sendto, take
-from .packet_thread import OVERLOAD, SEND_FAILED, STOP, Desk, Opened, PacketThread, hand_over, open_directory
+from .packet_thread import (
+    LOOKS_BEFORE_WAITING,
+    OVERLOAD,
+    SEND_FAILED,
+    STOP,
+    Desk,
+    Opened,
+    PacketThread,
+    hand_over,
+    open_directory,
+)
 from .steering import redirect_vips
 
 LONGEST_WAIT_MS = 1000
@@ -46,13 +57,16 @@ MODES = {"native": bpf.NATIVE, "generic": bpf.GENERIC}  # the better one first
 @fast
 def work(xsk: Xsk, pool: Pool, desk: Desk) -> None:
     """Moves packets until the mailbox says to stop."""
+    looks = 0
     while desk.mailbox[STOP] == 0:
         _recycle(xsk, pool)
-        count = _collect(xsk, desk)
+        count = _collect(xsk, pool, desk)
         if count == 0:
-            if not _push(xsk, desk) and not xsk.busy:
+            looks += 1
+            if not _push(xsk, desk) and not xsk.busy and looks > LOOKS_BEFORE_WAITING:
                 poll(xsk.polled.ctypes.data, np.uint64(2), np.int32(LONGEST_WAIT_MS))
             continue
+        looks = 0
         opened = open_directory(desk.mailbox)
         now = seconds(desk.clock)
         decide(
@@ -63,15 +77,17 @@ def work(xsk: Xsk, pool: Pool, desk: Desk) -> None:
 
 
 @inlined
-def _collect(xsk: Xsk, desk: Desk) -> int:
-    """Fills the batch with received packets, as many as there is room to send; returns how many."""
+def _collect(xsk: Xsk, pool: Pool, desk: Desk) -> int:
+    """Fills the batch with received packets, no more than there is room to send, and has them fetched from memory."""
     taken, sent = xsk.state[TAKEN], xsk.state[SENT]
     there = (np.int64(acquire(xsk.receive.produced, 0)) - taken) & M32
     room = RING - ((sent - np.int64(acquire(xsk.transmit.consumed, 0))) & M32)
     count = min(there, room, LARGEST_BATCH)
     for i in range(count):
         place = (taken + i) & (RING - 1)
-        desk.batch.starts[i] = np.int64(xsk.receive.entries[place, 0])
+        start = np.int64(xsk.receive.entries[place, 0])
+        desk.batch.starts[i] = start
+        prefetch(pool.lines, np.uint64(start // LINE_BYTES))
         desk.batch.sizes[i] = np.int64(xsk.receive.entries[place, 1] & np.uint64(M32))
     return count
 

@@ -14,13 +14,12 @@ packet ever waits for a sweep of the whole table. With C living at most, 2 C slo
 a round takes R = (2 C + T) / 8 records if T entries stand there when it begins; when it ends, only those are left
 that lived at its beginning or came since, so T <= C + R, which is at most 1.43 C, and R 0.43 C: there is always room.
 
-The hash is NH (Black et al., "UMAC: Fast and Secure Message Authentication", 1999) with keys drawn at random by every
-process: whoever does not know them cannot send flows that collide, which would make every probe long.
+The hash is NH (Black et al., "UMAC: Fast and Secure Message Authentication", 1999) with keys that an engine draws at
+random: whoever does not know them cannot send flows that collide, which would make every probe long.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ WORDS = 8  # of an entry: 64 bytes, a cache line
 NUMBERS, LAST_USE, BACKEND, HASH = 4, 5, 6, 7  # words of an entry
 STEPS_PER_RECORD = 8
 FEWEST_SLOTS = 16
+KEY_BYTES = 40  # of the hash: as many as a flow's key has
 ABSENT = -1
 CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES = range(6)  # what `state` holds
 
@@ -213,6 +213,7 @@ def count_used(table: Connections, since: float, counts: Array) -> None:
 class FastConnectionTable:
     """A table with the methods of `maglev.conntrack.ConnectionTable`; `numbering` tells what its numbers stand for.
 
+    `keys` are the hash's, `KEY_BYTES` that nobody else knows; without them anybody could make flows collide.
     Memory is taken as entries come: 128 bytes for each of `capacity`, rounded up to a power of two.
     """
 
@@ -221,6 +222,7 @@ class FastConnectionTable:
         numbering: Numbering,
         capacity: int = DEFAULT_CAPACITY,
         idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+        keys: bytes = bytes(KEY_BYTES),
     ) -> None:
         require_sense(capacity, idle_timeout_s)
         self.capacity = capacity
@@ -232,7 +234,7 @@ class FastConnectionTable:
             taken=np.zeros(slots, np.uint8),
             uses=np.zeros(IDLE_TICKS, np.int64),
             state=np.zeros(6, np.int64),
-            keys=np.frombuffer(secrets.token_bytes(40), np.uint64).copy(),
+            keys=np.frombuffer(keys, np.uint64).copy(),
             limits=np.array([capacity, idle_timeout_s]),
         )
 

@@ -17,6 +17,8 @@ from numba.extending import intrinsic, overload
 
 from ..compiled import CHECKED, inlined
 
+LINE_BYTES = 64  # of a processor's cache: what comes from memory at once
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 

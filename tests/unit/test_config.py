@@ -232,12 +232,12 @@ def test_reads_the_same_without_the_loader_in_c(monkeypatch):
 
 
 def test_names_every_key_that_stands_twice_and_all_else_that_is_wrong():
-    text = text_of({"vips[0].port": 0, "pools.all.pools": ["all"]}) + "vips: []\nforwarder: {threads: 1, threads: 7}\n"
+    text = text_of({"vips[0].port": 0, "pools.all.pools": ["all"]}) + "vips: []\nforwarder: {threads: 1, threads: 70}\n"
     assert [problem[:2] for problem in problems(text)] == [
         ("vips", "vips"),
         ("forwarder", "forwarder"),
         ("forwarder.threads", "threads"),
-        ("forwarder.threads", 7),
+        ("forwarder.threads", 70),
         ("pools.all.pools[0]", "all"),
     ]
 

@@ -50,8 +50,7 @@ def test_the_fuzzer_finds_a_difference(monkeypatch):
     usual = Forwarder.choose
     monkeypatch.setattr(fast_path.Forwarder, "choose", choose)
     with pytest.raises(AssertionError, match="should have been Decision"):
-        for seed in range(1, 6):
-            fast_path.history(seed)
+        [fast_path.history(seed) for seed in range(1, 6)]
 
 
 @pytest.mark.parametrize("size", [0, 30, 41])
