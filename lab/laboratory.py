@@ -28,7 +28,7 @@ from . import convergence, faults, observe
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults import Fault
-from .nodes import CONFIG, ROOT, ConfiguredNode, LabNode, write_config
+from .nodes import CONFIG, ROOT, ConfiguredNode, LabNode, nursery_of, write_config
 from .observe import Snapshot
 from .site import Site
 from .waiting import wait_until
@@ -97,6 +97,7 @@ class Lab:
         setLogLevel("error")
         started = time.monotonic()
         self._site = Site.create(self.topology)
+        nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
             write_config(self._site.directory / CONFIG, self.document)
             self._progress("wiring nodes and starting daemons")

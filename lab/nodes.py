@@ -25,6 +25,7 @@ import yaml
 from mininet.node import Node
 
 from .errors import LabError
+from .nursery import Daemon, Nursery
 from .site import Process, Site
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,14 @@ def project_python() -> str:
     return str(own) if own.exists() else sys.executable
 
 
+def nursery_of(site: Site) -> Nursery:
+    """Returns a site's nursery, which begins to make itself ready at the first call."""
+    if site.nursery is None:
+        site.nursery = Nursery(site, project_python(), ROOT)
+    nursery: Nursery = site.nursery
+    return nursery
+
+
 class LabNode(Node):  # type: ignore[misc]
     """A machine in a network namespace of its own, with daemons that live and die with it."""
 
@@ -67,7 +76,7 @@ class LabNode(Node):  # type: ignore[misc]
         self.site: Site = params.get("site") or site_of_mn()
         self.directory = self.site.directory / name
         self.directory.mkdir(exist_ok=True)
-        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.daemons: dict[str, subprocess.Popen[bytes] | Daemon] = {}
         self.is_dark = False  # powered off
         super().__init__(name, inNamespace, **params)
 
@@ -136,8 +145,11 @@ class LabNode(Node):  # type: ignore[misc]
         """Starts a daemon on this node, in a session of its own; its output goes to NAME.log."""
         with open(self.directory / f"{name}.log", "ab") as log:
             pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            self.daemons[name] = self.popen(list(command), env=self._daemon_environment | environment, **pipes)
-        return self.daemons[name]
+            started: subprocess.Popen[bytes] = self.popen(
+                list(command), env=self._daemon_environment | environment, **pipes
+            )
+        self.daemons[name] = started
+        return started
 
     def start_piped(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Starts a process on this node that is spoken to through pipes; its complaints go to NAME.log."""
@@ -251,9 +263,12 @@ class ConfiguredNode(LabNode):
         return super().config(**params)
 
     def start_maglev(self, command: str, *options: str) -> None:
-        """Starts a daemon of `python -m maglev`."""
+        """Starts a daemon of `python -m maglev` on this node, as a fork of the lab's nursery."""
         arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
-        self.start(command, [project_python(), "-m", "maglev", command, *arguments])
+        log = self.directory / f"{command}.log"
+        daemon = nursery_of(self.site).start([command, *arguments], self._daemon_environment, self.pid, log)
+        self.site.enter(Process.of(daemon.pid, f"{self.name}: {command}"))
+        self.daemons[command] = daemon
 
 
 class Maglev(ConfiguredNode):

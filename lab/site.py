@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 RUN_DIRECTORY = Path("/run/maglab")
 ID_VARIABLE = "MAGLAB_ID"
@@ -60,6 +61,7 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.id = directory.name
+        self.nursery: Any = None  # the lab's `nursery.Nursery`, once there is one
 
     @classmethod
     def create(cls, topology: str) -> Site:

@@ -43,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     endpoint.add_argument("--decapsulation", choices=("auto", "kernel", "tun"), default="auto",
                           help="kernel GRE devices, or a TUN device fed by this process (default: auto)")  # fmt: skip
 
+    nursery = commands.add_parser("nursery", help="a process whose forks are daemons that start at once; run by a lab")
+    nursery.add_argument("--socket", required=True, type=Path, metavar="PATH", help="where it takes orders")
+    nursery.set_defaults(run=_nursery)
+
     replay = commands.add_parser("replay", help="what a forwarder would send out for the frames of a pcap file")
     replay.add_argument("--config", required=True, type=Path, metavar="FILE")
     replay.add_argument("--maglev", required=True, metavar="NAME", help="which Maglev's forwarder")
@@ -118,6 +122,12 @@ def _endpoint(options: argparse.Namespace) -> None:
     config = configuration.load(options.config)
     control = options.control or _control(options, f"endpoint-{options.address or 'self'}")
     endpoint.run(config, options.address, Path(control), options.decapsulation)
+
+
+def _nursery(options: argparse.Namespace) -> None:
+    from . import nursery
+
+    nursery.run(options.socket)
 
 
 def _replay(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@
 every access to an array checked, for a fuzzer.
 
 Numba keeps a function's machine code until the file that the function stands in changes. It does not look at the
-files of those that the function calls, so the code is kept in a directory named after all sources of this package.
+files of those that the function calls, so the code is kept in a directory named after all sources that it is made of.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ Result = TypeVar("Result")
 
 PACKAGE = Path(__file__).parent
 KEPT = PACKAGE / "__pycache__"
+SOURCES = (  # what is compiled, and where it has its constants from
+    "fast/*.py", "engine/af_xdp.py", "engine/machine_code.py", "engine/packet_thread.py", "engine/ring.py",
+    "engine/xdp.py", "baselines.py", "compiled.py", "conntrack.py", "errors.py", "flow.py", "gre.py", "hashing.py",
+    "packets.py",
+)  # fmt: skip
 CHECKED = bool(config.BOUNDSCHECK)  # whether to look before every access
 
 signed: Any = np.int64  # how compiled code makes a signed number; to a type checker it is an integer like others
 
 
 def fingerprint() -> str:
-    """Returns what the machine code depends on, besides the processor: all sources of this package, and checking."""
+    """Returns what the machine code depends on, besides the processor: its sources, and whether it checks."""
     digest = blake2b(bytes([CHECKED]), digest_size=8)
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(path for pattern in SOURCES for path in PACKAGE.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -108,17 +108,16 @@ class ForwarderDaemon:
             "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
             "vips": sorted({str(vip.address) for vip in vips}),
-            "pools": {vip.pool: self._pool_status(vip.pool) for vip in vips},
+            "pools": {pool: self._pool_status(pool) for pool in dict.fromkeys(vip.pool for vip in vips)},
         }
 
     def _pool_status(self, pool: str) -> dict[str, Any]:
         members = self._config.pool_members(pool)
         backends = self._vips.pools.get(pool)
-        usable = backends.usable if backends else frozenset()
-        healthy = [member for member in members if pack_address(member.address) in usable]
+        usable = {unpack_address(address) for address in backends.usable} if backends else set()
         return {
-            "healthy": [str(member.address) for member in healthy],
-            "unhealthy": [str(member.address) for member in members if member not in healthy],
+            "healthy": [str(member.address) for member in members if member.address in usable],
+            "unhealthy": [str(member.address) for member in members if member.address not in usable],
             "drained": [str(member.address) for member in members if member.weight == 0],
             "table_digest": backends.digest if backends else None,
         }

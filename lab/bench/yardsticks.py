@@ -52,7 +52,7 @@ class Cluster:
 
     def document(self, engine: str, busy_poll: bool = False) -> dict[str, Any]:
         """Returns the configuration's document. An option that has its default is left out."""
-        options: dict[str, Any] = {} if engine == "socket" else {"engine": engine}
+        options: dict[str, Any] = {"engine": engine}
         options |= {"busy_poll": True} if busy_poll else {}
         options |= {} if self.connection_table else {"connection_table": {"enabled": False}}
         options |= {"table_size": LARGE_TABLE} if self.backends * SLOTS_PER_BACKEND > SMALL_TABLE else {}

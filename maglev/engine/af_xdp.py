@@ -172,3 +172,13 @@ def chunk_bytes_for(mtu_bytes: int) -> int:
         most = mmap.PAGESIZE - HEADROOM_BYTES - ETHERNET_BYTES
         raise PlatformError(f"AF_XDP takes packets up to {most} bytes, and the link has an MTU of {mtu_bytes}")
     return max(2048, 1 << (needed - 1).bit_length())
+
+
+def empty_xsk() -> tuple[Xsk, Pool]:
+    """Returns a socket and a pool that are none: with them compiled code can be had compiled."""
+    mark, no_memory = np.zeros(1, np.uint32), np.zeros(LINE_BYTES, np.uint8)
+    places, lengths = (Ring(mark, mark, np.zeros((1, words), np.uint64)) for words in (1, 2))
+    numbers = np.zeros(3, np.int64)
+    pool = Pool(no_memory, no_memory.reshape(-1, LINE_BYTES), 1, places, places, numbers)
+    nothing = np.zeros(4, np.int32)
+    return Xsk(lengths, lengths, nothing, nothing, numbers, numbers, False), pool

@@ -97,8 +97,8 @@ class Map:
 
     def _change(self, command: int, key: bytes, value: bytes) -> None:
         keys, values = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value) or 1)
-        pointers = ctypes.addressof(keys), ctypes.addressof(values)
-        call(command, struct.pack("<IIQQQ", self.descriptor, 0, *pointers, 0))
+        place = ctypes.addressof(values) if value else 0  # removing allows none
+        call(command, struct.pack("<IIQQQ", self.descriptor, 0, ctypes.addressof(keys), place, 0))
 
     def close(self) -> None:
         """Gives the map back; a program that uses it keeps it alive."""

@@ -172,6 +172,29 @@ def _send(ring: Ring, desk: Desk, opened: Opened, messages: int) -> None:
             done += 1
 
 
+def new_ring(memory: Array, slot_bytes: int, receiver: int, sender: int, wake: int, busy: bool) -> Ring:
+    """Returns a ring in `memory`, with the descriptors of its sockets and of the eventfd that ends a wait."""
+    vectors = np.zeros((LARGEST_BATCH, VECTOR_WORDS), np.uint64)
+    messages = np.zeros((LARGEST_BATCH, MESSAGE_WORDS), np.uint64)
+    messages[:, 2] = vectors.ctypes.data + 8 * VECTOR_WORDS * np.arange(LARGEST_BATCH, dtype=np.uint64)
+    messages[:, 3] = 1
+    return Ring(
+        memory=memory,
+        lines=memory.reshape(-1, LINE_BYTES),
+        words=memory.view(np.uint32),
+        halves=memory.view(np.uint16),
+        slot_bytes=slot_bytes,
+        slots=len(memory) // slot_bytes,
+        descriptors=np.array([receiver, sender], np.int32),
+        polled=np.array([receiver, POLLIN, wake, POLLIN], np.int32),
+        messages=messages,
+        vectors=vectors,
+        sent=np.zeros(LARGEST_BATCH, np.int64),
+        busy=busy,
+        option=np.zeros(2, np.int32),
+    )
+
+
 class RingEngine(FastEngine):
     """Packet threads on PACKET_MMAP rings."""
 
@@ -196,15 +219,8 @@ class RingEngine(FastEngine):
         memory = self._map(receiver, slot_bytes)
         bind(receiver, self._options.interface, ETH_P_ALL)
         sender = self._undo.enter_context(open_sender(self._options.interface))
-        vectors = np.zeros((LARGEST_BATCH, VECTOR_WORDS), np.uint64)
-        messages = np.zeros((LARGEST_BATCH, MESSAGE_WORDS), np.uint64)
-        messages[:, 2] = vectors.ctypes.data + 8 * VECTOR_WORDS * np.arange(LARGEST_BATCH, dtype=np.uint64)
-        messages[:, 3] = 1
-        return Ring(
-            memory, memory.reshape(-1, LINE_BYTES), memory.view(np.uint32), memory.view(np.uint16), slot_bytes, len(memory) // slot_bytes,
-            np.array([receiver.fileno(), sender.fileno()], np.int32),
-            np.array([receiver.fileno(), POLLIN, thread.wake, POLLIN], np.int32),
-            messages, vectors, np.zeros(LARGEST_BATCH, np.int64), self._options.busy_poll, np.zeros(2, np.int32),
+        return new_ring(
+            memory, slot_bytes, receiver.fileno(), sender.fileno(), thread.wake, self._options.busy_poll
         )  # fmt: skip
 
     def _map(self, receiver: socket.socket, slot_bytes: int) -> Array:

@@ -104,17 +104,21 @@ def redirect_vips(vips: Map, sockets: Map, threads: int, by_queue: bool) -> int:
     """Returns an XDP program that hands packets to VIPs to AF_XDP sockets, and leaves all others to the kernel.
 
     `vips` has a key for each IPv4 address (4 bytes). The socket is that of the queue that the packet came in by, or,
-    where one queue serves all threads, that of the thread that the flow's hash names.
+    where one queue serves all threads, that of the thread that the flow's hash names. IPv4 packets too short to say
+    where they go are malformed: they are handed over as well, to be counted.
     """
     lines: list[Line] = [
         op(MOV_R, R6, R1),
         op(LDX_W, R7, R1, 0),  # data
         op(LDX_W, R8, R1, 4),  # data_end
         op(MOV_R, R4, R7),
-        op(ADD, R4, number=FIRST_BYTES),
+        op(ADD, R4, number=ETHERNET_BYTES),
         op(JGT_R, R4, R8, "pass"),
         op(LDX_H, R4, R7, 12),
         op(JNE, R4, at="pass", number=network(ETHERTYPE_IPV4)),
+        op(MOV_R, R4, R7),
+        op(ADD, R4, number=FIRST_BYTES),
+        op(JGT_R, R4, R8, "short"),
         op(LDX_W, R4, R7, DESTINATION),
         op(STX_W, FRAME, R4, -4),
         *load_map(R1, vips.descriptor),
@@ -130,6 +134,9 @@ def redirect_vips(vips: Map, sockets: Map, threads: int, by_queue: bool) -> int:
         op(MOV, R3, number=XDP_PASS),
         op(CALL, number=REDIRECT_MAP),
         op(EXIT),
+        "short",
+        op(LDX_W, R2, R6, QUEUE_OF_PACKET) if by_queue else op(MOV, R2, number=0),
+        op(JUMP, at="redirect"),
         "pass",
         op(MOV, R0, number=XDP_PASS),
         op(EXIT),

@@ -27,6 +27,7 @@ from maglev.errors import IGNORED, PlatformError, Reason
 from maglev.flow import pack_address
 from maglev.forwarding import Forwarder, Statistics
 from maglev.selection import MapBuilder
+from maglev.vips import EMPTY
 
 CLUSTER = config.parse(
     f"""
@@ -246,6 +247,21 @@ def test_nothing_is_lost_while_vips_and_next_hops_are_exchanged(in_namespace, na
             found = settled(engine, counted)
             assert found.forwarded.total() == counted, f"{counted} were sent, but: {shown(found)}"
             assert not found.reasons.keys() - IGNORED, f"nothing should have been dropped, but: {shown(found)}"
+
+    in_namespace(body)
+
+
+def test_a_vip_that_is_taken_away_is_other_peoples_traffic_again(in_namespace, name):
+    def body(wires):
+        with wires.router_socket() as router, running(wires, name) as engine:
+            router.send(tcp("S"))
+            received(router, 1)
+            engine.adopt(EMPTY)
+            router.send(tcp("S", sport=2))
+            engine.adopt(ALL)
+            router.send(tcp("S", sport=3))
+            received(router, 1)
+            assert not engine.statistics().drops(), shown(engine.statistics())
 
     in_namespace(body)
 

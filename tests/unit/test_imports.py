@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from maglev import compiled
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("maglev", "lab", "topologies", "exercises", "tests")  # each may import itself and what stands before it
 
@@ -110,3 +112,11 @@ def test_forbidden_import_is_found(path: str, line: str) -> None:
 )
 def test_allowed_import_is_left_alone(path: str, line: str) -> None:
     assert not [offence(Path(path), name) for name in imports(line, Path(path)) if offence(Path(path), name)]
+
+
+def test_machine_code_is_kept_by_all_the_sources_that_it_is_made_of() -> None:
+    """A module that compiles, or from which one that compiles takes a name, must be among `compiled.SOURCES`."""
+    listed = {path.relative_to(ROOT) for pattern in compiled.SOURCES for path in (ROOT / "maglev").glob(pattern)}
+    compiling = {path for path in sources("maglev") if "compiled." in "".join(imports((ROOT / path).read_text(), path))}
+    assert compiling <= listed | {Path("maglev/engine/rehearsal.py")}, compiling - listed
+    assert len(compiling) > 8
