@@ -40,6 +40,7 @@ from .bpf import (
     R7,
     R8,
     REDIRECT_MAP,
+    RSH,
     RSH32,
     SKB_LOAD_BYTES_RELATIVE,
     SOCKET_FILTER,
@@ -105,7 +106,7 @@ def redirect_vips(vips: Map, sockets: Map, threads: int, by_queue: bool) -> int:
 
     `vips` has a key for each IPv4 address (4 bytes). The socket is that of the queue that the packet came in by, or,
     where one queue serves all threads, that of the thread that the flow's hash names. IPv4 packets too short to say
-    where they go are malformed: they are handed over as well, to be counted.
+    where they go, or of another version, are malformed: they are handed over as well, to be counted.
     """
     lines: list[Line] = [
         op(MOV_R, R6, R1),
@@ -118,7 +119,10 @@ def redirect_vips(vips: Map, sockets: Map, threads: int, by_queue: bool) -> int:
         op(JNE, R4, at="pass", number=network(ETHERTYPE_IPV4)),
         op(MOV_R, R4, R7),
         op(ADD, R4, number=FIRST_BYTES),
-        op(JGT_R, R4, R8, "short"),
+        op(JGT_R, R4, R8, "malformed"),
+        op(LDX_B, R4, R7, ETHERNET_BYTES),
+        op(RSH, R4, number=4),
+        op(JNE, R4, at="malformed", number=4),
         op(LDX_W, R4, R7, DESTINATION),
         op(STX_W, FRAME, R4, -4),
         *load_map(R1, vips.descriptor),
@@ -134,7 +138,7 @@ def redirect_vips(vips: Map, sockets: Map, threads: int, by_queue: bool) -> int:
         op(MOV, R3, number=XDP_PASS),
         op(CALL, number=REDIRECT_MAP),
         op(EXIT),
-        "short",
+        "malformed",
         op(LDX_W, R2, R6, QUEUE_OF_PACKET) if by_queue else op(MOV, R2, number=0),
         op(JUMP, at="redirect"),
         "pass",

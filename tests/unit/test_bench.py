@@ -210,8 +210,8 @@ def test_the_forwarders_configuration_is_sound(cluster):
     assert parsed.forwarder.table_size > 100 * cluster.backends
 
 
-def test_options_at_their_defaults_are_left_out_of_the_configuration():
-    assert Cluster().document("socket")["forwarder"] == {}
+def test_the_engine_is_named_and_other_options_only_where_they_differ_from_their_defaults():
+    assert Cluster().document("socket")["forwarder"] == {"engine": "socket"}
     assert Cluster().document("ring", busy_poll=True)["forwarder"] == {"engine": "ring", "busy_poll": True}
 
 
