@@ -7,6 +7,7 @@ another where the router is: a packet socket that sends, and counts what returns
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
 import subprocess
 import threading
@@ -27,17 +28,22 @@ from maglev.errors import IGNORED, PlatformError, Reason
 from maglev.flow import pack_address
 from maglev.forwarding import Forwarder, Statistics
 from maglev.selection import MapBuilder
-from maglev.vips import EMPTY
 
-CLUSTER = config.parse(
-    f"""
+
+def cluster(vip):
+    return config.parse(
+        f"""
 maglevs: [{{name: m1, address: {MAGLEV}}}]
 pools: {{web: {{endpoints: [{{address: {ENDPOINT}}}, {{address: {OTHER_ENDPOINT}}}]}}}}
-vips: [{{name: www, address: 192.0.2.1, protocol: tcp, port: 80, pool: web}}]
+vips: [{{name: www, address: {vip}, protocol: tcp, port: 80, pool: web}}]
 forwarder: {{table_size: 251}}
 """
-)
+    )
+
+
+CLUSTER = cluster("192.0.2.1")
 ALL = MapBuilder().build(CLUSTER, "default", lambda member: True)
+ELSEWHERE = MapBuilder().build(cluster("192.0.2.7"), "default", lambda member: True)
 ONE = MapBuilder().build(CLUSTER, "default", lambda member: str(member.address) == ENDPOINT)
 ENDPOINTS = [pack_address(ENDPOINT), pack_address(OTHER_ENDPOINT)]
 HEADERS = dict(zip(ENDPOINTS, (ROUTER_LINK + MAGLEV_LINK + b"\x08\x00", ROUTER_LINK[::-1] + MAGLEV_LINK + b"\x08\x00"),
@@ -252,14 +258,19 @@ def test_nothing_is_lost_while_vips_and_next_hops_are_exchanged(in_namespace, na
 
 
 def test_a_vip_that_is_taken_away_is_other_peoples_traffic_again(in_namespace, name):
+    """While there is another in its place; what goes to that one tells when the engine is past what does not."""
+
     def body(wires):
         with wires.router_socket() as router, running(wires, name) as engine:
             router.send(tcp("S"))
             received(router, 1)
-            engine.adopt(EMPTY)
+            engine.adopt(ELSEWHERE)
             router.send(tcp("S", sport=2))
+            router.send(tcp("S", sport=3, destination="192.0.2.7"))
+            [frame] = received(router, 1)
+            assert frame[54:58] == socket.inet_aton("192.0.2.7"), "only what is for the VIP that is left should come"
             engine.adopt(ALL)
-            router.send(tcp("S", sport=3))
+            router.send(tcp("S", sport=4))
             received(router, 1)
             assert not engine.statistics().drops(), shown(engine.statistics())
 
