@@ -53,7 +53,7 @@ def measure(bench: Bench, yardstick: Yardstick, flood: Flood) -> Run:
     """Returns what a yardstick does with a flood."""
     with wired(bench.site) as wire:
         flows_met = yardstick.start(bench, wire)
-        with generating(wire, flood.traffic, yardstick.count_early) as generator:
+        with generating(wire, flood.traffic) as generator:
             if flood.rate:
                 return _at_rate(generator, yardstick, flood)
             _warm_up(generator, yardstick, flood)

@@ -97,11 +97,11 @@ class Generator:
 
 
 @contextlib.contextmanager
-def generating(wire: Wire, traffic: Traffic, count_early: bool = False) -> Iterator[Generator]:
+def generating(wire: Wire, traffic: Traffic) -> Iterator[Generator]:
     """Yields a generator that is ready; LabError with its complaint if this kernel cannot run it."""
     command = [str(compiled("traffic.c")), wire.router_end, str(compiled("traffic.bpf.c")), *traffic.options()]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = wire.router.start("traffic", command + ["--early"] * count_early, GENERATOR_CORE, **pipes)
+    process = wire.router.start("traffic", command, GENERATOR_CORE, **pipes)
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
         process.wait()

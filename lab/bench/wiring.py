@@ -140,6 +140,13 @@ class Wire:
         )
         self.maglev.run("nft", "-f", "-", text=rules)
 
+    def take_xdp_frames(self, program: Path) -> None:
+        """Has the router's end take frames that were sent by XDP_TX, as it does while a program of its own runs there.
+
+        A program that only passes them on: they then become socket buffers, as what the other forwarders send is.
+        """
+        self.router.run("ip", "link", "set", "dev", self.router_end, "xdpdrv", "obj", str(program), "sec", "xdp")
+
     def give_kernel_a_core(self) -> None:
         """Has the Maglev's end of the wire served by a kernel thread, on the forwarder's core.
 

@@ -96,7 +96,6 @@ class Yardstick:
     variant: str = ""  # which of several of an engine; the best one makes the row
     needs: tuple[Need, ...] = ()
     returns: Literal["balanced", "plain"] = "balanced"
-    count_early: bool = False  # what comes back must be taken by XDP
 
     @property
     def name(self) -> str:
@@ -192,6 +191,7 @@ def _start_c_xdp(bench: Bench, wire: Wire, mode: str) -> None:
 
 def _start_kernel_xdp(bench: Bench, wire: Wire) -> None:
     wire.give_kernel_a_core()
+    wire.take_xdp_frames(compiled("pass.bpf.c"))
     program, loaded = compiled("kernel_xdp.c"), compiled("kernel_xdp.bpf.c")
     command = [str(program), wire.maglev_end, str(bench.lookup_table), str(loaded)]
     _start_program(bench, wire, "kernel-xdp", command)
@@ -251,7 +251,7 @@ def all_yardsticks() -> list[Yardstick]:
         Yardstick("c-ring", _start_c_ring, needs=needs.C),
         Yardstick("c-xdp", partial(_start_c_xdp, mode="native"), "native", (*needs.BPF, *needs.XDP_SOCKETS)),
         Yardstick("c-xdp", partial(_start_c_xdp, mode="generic"), "generic", (*needs.BPF, *needs.XDP_SOCKETS)),
-        Yardstick("kernel-xdp", _start_kernel_xdp, needs=needs.BPF, count_early=True),
+        Yardstick("kernel-xdp", _start_kernel_xdp, needs=needs.BPF),
         Yardstick("dpdk-af-packet", partial(_start_testpmd, device=AF_PACKET), "", needs.DPDK_AF_PACKET, "plain"),
         Yardstick("dpdk-af-xdp", partial(_start_testpmd, device=AF_XDP), "", needs.DPDK_AF_XDP, "plain"),
         Yardstick("kernel-forward", start_kernel_forwarding, returns="plain"),

@@ -1,7 +1,7 @@
 // Packets for a Maglev, made and counted in the kernel, on the router's end of the wire.
 //
 // `make` is run over one frame again and again (BPF_F_TEST_XDP_LIVE_FRAMES, Documentation/bpf/bpf_prog_run.rst): each
-// time it writes the next flow into it and sends it. `count_early` and `count_late` drop what comes back, and count it.
+// time it writes the next flow into it and sends it. `count` drops what comes back, and counts it.
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
@@ -99,34 +99,25 @@ int make(struct xdp_md *context)
     return bpf_redirect(order->interface, 0);
 }
 
-// Counts a frame that came back; returns false for those that are none of the traffic.
-static ALWAYS_INLINE int count(const struct ethhdr *ethernet, const void *end)
-{
-    const struct iphdr *ip = (const void *)(ethernet + 1);
-    struct returned *returned = bpf_map_lookup_elem(&returns, &only);
-    if (!returned || (const void *)(ip + 1) > end || ethernet->h_proto != NET16(ETH_P_IP))
-        return 0;
-    if (ip->protocol == PROTOCOL_GRE)
-        returned->balanced++;
-    else if (ip->saddr == NET32(MAGLEV_ADDRESS))
-        return 0; // the Maglev's own words
-    else
-        returned->plain++;
-    return 1;
-}
-
-SEC("xdp")
-int count_early(struct xdp_md *context)
-{
-    return count((void *)(long)context->data, (void *)(long)context->data_end) ? XDP_DROP : XDP_PASS;
-}
-
+// Drops and counts a frame that came back, whoever sent it and however; others go their way.
 SEC("tc")
-int count_late(struct __sk_buff *context)
+int count(struct __sk_buff *context)
 {
     if (context->data_end - context->data < HEADERS) // a sender's ring lends its pages, and the headers lie in one
         bpf_skb_pull_data(context, HEADERS);
-    return count((void *)(long)context->data, (void *)(long)context->data_end) ? TC_ACT_SHOT : TC_ACT_OK;
+    const struct ethhdr *ethernet = (const void *)(long)context->data;
+    const struct iphdr *ip = (const void *)(ethernet + 1);
+    struct returned *returned = bpf_map_lookup_elem(&returns, &only);
+    if (!returned || (const void *)(ip + 1) > (const void *)(long)context->data_end ||
+        ethernet->h_proto != NET16(ETH_P_IP))
+        return TC_ACT_OK;
+    if (ip->protocol == PROTOCOL_GRE)
+        returned->balanced++;
+    else if (ip->saddr == NET32(MAGLEV_ADDRESS))
+        return TC_ACT_OK; // the Maglev's own words
+    else
+        returned->plain++;
+    return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "GPL";

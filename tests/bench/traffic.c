@@ -1,6 +1,6 @@
 // The generator and its counters: a flood of packets of many flows on the router's end of the wire.
 //
-//     traffic INTERFACE OBJECT [--early] [--length 60] [--flows 65536] [--vips 1] [--udp] [--syn-every 0]
+//     traffic INTERFACE OBJECT [--length 60] [--flows 65536] [--vips 1] [--udp] [--syn-every 0]
 //
 // It obeys commands on standard input, a line each, and ends with it:
 //
@@ -8,8 +8,7 @@
 //     count                answers "TIME_NS SENT BALANCED PLAIN": all that was sent and has come back so far
 //     halt                 ends the flood, then answers as `count`
 //
-// --early counts and drops what comes back in the driver (XDP) instead of behind it (tc): a frame that a program has
-// sent by XDP_TX needs a program at its other end.
+// Whatever comes back is counted in the same place, behind the driver (tc), so that all senders bear the same cost.
 #define _GNU_SOURCE
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -35,7 +34,7 @@
 
 struct settings {
     const char *interface, *object;
-    int early, udp;
+    int udp;
     unsigned length, flows, vips, syn_every;
 };
 
@@ -63,13 +62,11 @@ static __u64 now_ns(void)
 static struct settings read_settings(int count, char **arguments)
 {
     struct settings found = {.length = 60, .flows = 65536, .vips = 1};
-    static const struct option options[] = {{"early", 0, 0, 'e'}, {"length", 1, 0, 'l'},    {"flows", 1, 0, 'f'},
-                                            {"vips", 1, 0, 'v'},  {"udp", 0, 0, 'u'},       {"syn-every", 1, 0, 's'},
-                                            {0}};
+    static const struct option options[] = {{"length", 1, 0, 'l'}, {"flows", 1, 0, 'f'}, {"vips", 1, 0, 'v'},
+                                            {"udp", 0, 0, 'u'}, {"syn-every", 1, 0, 's'}, {0}};
     for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
         unsigned number = optarg ? strtoul(optarg, NULL, 10) : 0;
         switch (option) {
-        case 'e': found.early = true; break;
         case 'u': found.udp = true; break;
         case 'l': found.length = number; break;
         case 'f': found.flows = number; break;
@@ -126,16 +123,10 @@ static void load(const struct settings *settings)
                            .vips = settings->vips, .stride = stride_of(settings->flows),
                            .syn_every = settings->syn_every, .header_sum = make_frame(settings)};
     flood.length = settings->length;
-    if (settings->early) {
-        int counter = bpf_program__fd(bpf_object__find_program_by_name(object, "count_early"));
-        LIBBPF_OPTS(bpf_link_create_opts, native, .flags = XDP_FLAGS_DRV_MODE);
-        require(bpf_link_create(counter, order.interface, BPF_XDP, &native) >= 0, "counting by XDP");
-    } else {
-        LIBBPF_OPTS(bpf_tc_hook, ingress, .ifindex = order.interface, .attach_point = BPF_TC_INGRESS);
-        LIBBPF_OPTS(bpf_tc_opts, counter);
-        counter.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(object, "count_late"));
-        require(bpf_tc_hook_create(&ingress) == 0 && bpf_tc_attach(&ingress, &counter) == 0, "counting by tc");
-    }
+    LIBBPF_OPTS(bpf_tc_hook, ingress, .ifindex = order.interface, .attach_point = BPF_TC_INGRESS);
+    LIBBPF_OPTS(bpf_tc_opts, counter);
+    counter.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(object, "count"));
+    require(bpf_tc_hook_create(&ingress) == 0 && bpf_tc_attach(&ingress, &counter) == 0, "counting by tc");
 }
 
 // Has this thread heed the alarm, or not: it must end the flood, and not the thread that reads commands.

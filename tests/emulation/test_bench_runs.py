@@ -183,9 +183,6 @@ def test_a_yardstick_balances_what_it_should_and_nothing_else_byte_by_byte(yards
     sound = sound_packets((TCP,) if yardstick.engine in ("xdp", "ring", "socket") else (TCP, UDP))
     others = other_packets(checks_headers=yardstick.engine != "scapy")
     with wired(site) as wire:
-        if yardstick.count_early:
-            program = ["xdpdrv", "obj", str(compiled("pass.bpf.c")), "sec", "xdp"]
-            wire.router.run("ip", "link", "set", "dev", wire.router_end, *program)
         yardstick.start(Bench(site), wire)
         # Next hops may not be known at the very beginning.
         first_answer = lambda: "" if exchange(wire, sound[:1], 1, patience_s=0.2) else "nothing came back"  # noqa: E731
