@@ -15,7 +15,7 @@ from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_LINK, RTMGRP_NEIGH
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE, RTMGRP_LINK, RTMGRP_NEIGH
 
 from ..flow import unpack_address
 
@@ -23,6 +23,7 @@ REFRESH_S = 2.0  # how often each next hop is called to the kernel's mind
 ETHERTYPE = b"\x08\x00"
 NTF_USE = 0x01  # linux/neighbour.h: treat this entry as used, so resolve or confirm it
 NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
+EVENTS = RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE
 
 Hop = tuple[int, str]  # interface index, address of the next hop
 
@@ -80,7 +81,7 @@ class Neighbours:
         """Follows events; when there were more than we could take, begins anew, for the kernel threw some away."""
         while True:
             async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
-                await events.bind(groups=RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_LINK)
+                await events.bind(groups=EVENTS)
                 await self._read_all(queries)
                 self._wake()
                 self._ready.set()
@@ -123,17 +124,21 @@ class Neighbours:
         self._wake()
 
     async def _keep_current(self, queries: AsyncIPRoute) -> None:
-        """Asks for routes when they may have changed, and for every next hop in regular intervals."""
+        """Asks for routes when they may have changed, and calls next hops to mind then and in regular intervals.
+
+        Routes are one for each endpoint, next hops few: to ask for all routes again and again would hold up packets.
+        """
         assert self._routes_changed is not None
         while True:
-            self._routes_changed.clear()
-            targets = self._targets
-            self._hops = {target: hop for target in targets if (hop := await _route(queries, target))}
-            self._publish()
-            for hop in set(self._hops.values()):
-                await _use(queries, hop)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._routes_changed.wait(), REFRESH_S)
+            if self._routes_changed.is_set():
+                self._routes_changed.clear()
+                targets = self._targets
+                self._hops = {target: hop for target in targets if (hop := await _route(queries, target))}
+                self._publish()
+            for hop in set(self._hops.values()):
+                await _use(queries, hop)
 
     def _publish(self) -> None:
         headers = {

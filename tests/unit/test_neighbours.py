@@ -8,6 +8,7 @@ import time
 import pytest
 from namespaces import DEADLINE_S, ENDPOINT, OTHER_ENDPOINT, ROUTER, SECOND_ROUTER, ip
 
+from maglev.engine import neighbours as neighbours_module
 from maglev.engine.neighbours import Neighbours
 from maglev.flow import pack_address
 
@@ -87,6 +88,44 @@ def test_next_hops_follow_routes(in_namespace, by_events_alone):
         ip(f"link set {wires.maglev} up")
         ip(f"route add 10.2.0.0/16 via {ROUTER}")
         expect_hop(subject, OTHER_ENDPOINT, first, "when link and route are back")
+
+    in_namespace(body)
+
+
+def test_next_hops_follow_rules_and_next_hop_objects(in_namespace, by_events_alone):
+    def body(wires):
+        ip(f"nexthop add id 1 via {ROUTER} dev {wires.maglev}")
+        ip("route add 10.2.0.0/16 nhid 1")
+        ip(f"route add 10.2.0.0/16 via {SECOND_ROUTER} table 100")
+        first, second = wires.headers()
+        subject = neighbours(ENDPOINT)
+        expect_hop(subject, ENDPOINT, first, "at the start")
+        ip("rule add to 10.2.0.0/16 table 100")
+        expect_hop(subject, ENDPOINT, second, "when a rule leads to another table")
+        ip("rule del to 10.2.0.0/16 table 100")
+        expect_hop(subject, ENDPOINT, first, "when the rule is gone")
+        ip(f"nexthop replace id 1 via {SECOND_ROUTER} dev {wires.second}")
+        expect_hop(subject, ENDPOINT, second, "when the next hop that the route names is another")
+
+    in_namespace(body)
+
+
+def test_routes_are_asked_for_when_they_may_have_changed_and_not_all_the_time(in_namespace, monkeypatch):
+    asked, ask = [], neighbours_module._route
+    used, use = [], neighbours_module._use
+    monkeypatch.setattr(neighbours_module, "REFRESH_S", 0.01)
+    monkeypatch.setattr(neighbours_module, "_route", lambda *route: asked.append(1) or ask(*route))
+    monkeypatch.setattr(neighbours_module, "_use", lambda *hop: used.append(1) or use(*hop))
+
+    def body(wires):
+        ip(f"route add 10.2.0.0/16 via {ROUTER}")
+        subject = neighbours(ENDPOINT)
+        expect_hop(subject, ENDPOINT, wires.headers()[0], "at the start")
+        until = time.monotonic() + DEADLINE_S
+        while len(used) < 50 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(used) >= 50, "the next hop should be called to mind again and again"
+        assert len(asked) < 10, f"with nothing changed its route was asked for {len(asked)} times"
 
     in_namespace(body)
 
