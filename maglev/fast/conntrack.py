@@ -20,6 +20,8 @@ random: whoever does not know them cannot send flows that collide, which would m
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -265,7 +267,11 @@ class FastConnectionTable:
 
 
 def aligned_zeros(rows: int, columns: int) -> Array:
-    """Returns uint64 zeros (rows, columns) that begin at a cache line; the kernel gives memory only where we write."""
-    whole = np.zeros(rows * columns + 8, np.uint64)
-    start = -whole.ctypes.data % 64 // 8
-    return whole[start : start + rows * columns].reshape(rows, columns)
+    """Returns uint64 zeros (rows, columns) that begin at a page; the kernel gives memory where we write, 4 kB at a time.
+
+    Huge pages would each take milliseconds to clear when the first flow comes to them, and packets would wait.
+    """
+    memory = mmap.mmap(-1, rows * columns * 8, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel that has none
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.uint64).reshape(rows, columns)
