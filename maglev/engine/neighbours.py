@@ -17,15 +17,13 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE, RTMGRP_LINK, RTMGRP_NEIGH
 
-from ..flow import unpack_address
+from .routes import Hop, next_hops
 
 REFRESH_S = 2.0  # how often each next hop is called to the kernel's mind
 ETHERTYPE = b"\x08\x00"
 NTF_USE = 0x01  # linux/neighbour.h: treat this entry as used, so resolve or confirm it
 NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
 EVENTS = RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE
-
-Hop = tuple[int, str]  # interface index, address of the next hop
 
 
 class Overrun(Exception):
@@ -135,7 +133,7 @@ class Neighbours:
             if self._routes_changed.is_set():
                 self._routes_changed.clear()
                 targets = self._targets
-                self._hops = {target: hop for target in targets if (hop := await _route(queries, target))}
+                self._hops = next_hops(targets)
                 self._publish()
             for hop in set(self._hops.values()):
                 await _use(queries, hop)
@@ -159,17 +157,6 @@ def _usable_address(neighbour: Any) -> bytes | None:
     """Returns a neighbour's link address, None while the kernel knows none that may be used."""
     link_address = neighbour.get("lladdr")
     return _packed(link_address) if neighbour["state"] & NUD_USABLE and link_address else None
-
-
-async def _route(queries: AsyncIPRoute, target: bytes) -> Hop | None:
-    """Returns the interface and next hop by which the kernel would reach an address, None if it cannot."""
-    destination = str(unpack_address(target))
-    try:
-        for route in await queries.route("get", dst=destination):
-            return route.get("oif"), route.get("gateway") or destination
-    except NetlinkError:
-        pass
-    return None
 
 
 async def _use(queries: AsyncIPRoute, hop: Hop) -> None:

@@ -267,7 +267,7 @@ class FastConnectionTable:
 
 
 def aligned_zeros(rows: int, columns: int) -> Array:
-    """Returns uint64 zeros (rows, columns) that begin at a page; the kernel gives memory where we write, 4 kB at a time.
+    """Returns uint64 zeros (rows, columns) that begin at a page; the kernel gives memory as we write, 4 kB at a time.
 
     Huge pages would each take milliseconds to clear when the first flow comes to them, and packets would wait.
     """

@@ -111,10 +111,10 @@ def test_next_hops_follow_rules_and_next_hop_objects(in_namespace, by_events_alo
 
 
 def test_routes_are_asked_for_when_they_may_have_changed_and_not_all_the_time(in_namespace, monkeypatch):
-    asked, ask = [], neighbours_module._route
+    asked, ask = [], neighbours_module.next_hops
     used, use = [], neighbours_module._use
     monkeypatch.setattr(neighbours_module, "REFRESH_S", 0.01)
-    monkeypatch.setattr(neighbours_module, "_route", lambda *route: asked.append(1) or ask(*route))
+    monkeypatch.setattr(neighbours_module, "next_hops", lambda targets: asked.append(1) or ask(targets))
     monkeypatch.setattr(neighbours_module, "_use", lambda *hop: used.append(1) or use(*hop))
 
     def body(wires):
