@@ -20,6 +20,7 @@ from maglev.config_objects import (
     ConnectionTable,
     Endpoint,
     ForwarderOptions,
+    Fragments,
     HealthCheck,
     MaglevMachine,
     Member,
@@ -126,6 +127,7 @@ class _Reader:
             vips=vips,
             pool_names=frozenset(outline.pools),
             all_maglevs=len(maglevs) == len(outline.maglevs) and not refused_maglevs,
+            forwarder=outline.forwarder,
         )
 
     def _sharded(self, key: str, items: list[Any]) -> Iterable[tuple[str, object]]:
@@ -147,6 +149,7 @@ _INNER: Mapping[str, type[BaseModel]] = {
     "health_check": HealthCheck,
     "forwarder": ForwarderOptions,
     "connection_table": ConnectionTable,
+    "fragments": Fragments,
 }
 
 

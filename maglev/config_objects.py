@@ -6,16 +6,17 @@ Frozen values. Each field's `description` is what an error message says is allow
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated, Literal, NamedTuple
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from maglev.errors import MaglevError
-from maglev.flow import Address, pack_address
+from maglev.flow import PROTOCOL_NUMBERS, TCP, UDP, Address, pack_address
 from maglev.primes import is_prime, nearest_primes
 
 LARGEST_TABLE = 1 << 24  # slots: 25 times the largest table in the paper
@@ -25,6 +26,7 @@ MOST_THREADS = 64
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # names end up in file names, host names and metrics
 A_NAME = "a name: letters, digits and . _ - (at most 63, the first a letter or digit; a number in quotes)"
 AN_ADDRESS = "an IP address, such as 192.0.2.1"
+A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28 (no bits set behind the prefix)"
 POSITIVE_S = "seconds, a number from 0.01 to 3600"
 
 
@@ -117,14 +119,68 @@ class Pool(_Object):
 
 
 class Vip(_Object):
-    """A virtual address, protocol and port that the Maglevs of a shard serve from a pool."""
+    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2)."""
 
     name: Name = Field(description=A_NAME)
-    address: IP = Field(description=AN_ADDRESS)
-    protocol: Literal["tcp", "udp"] = Field(description="tcp or udp")
-    port: Port = Field(description="a whole number from 1 to 65535")
+    address: IP = Field(description=A_VIP_ADDRESS)
+    prefix_length: Annotated[int, Field(strict=True)] | None = Field(
+        default=None, description="nothing: write the length after the address, such as 192.0.2.0/28"
+    )
+    protocol: Literal["tcp", "udp", "sctp", "esp", "ah", "gre"] | Annotated[int, Field(strict=True, ge=0, le=255)] = (
+        Field(description="tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255")
+    )
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
+        default=0, description="a whole number from 1 to 65535, or 0 for any; 0 for protocols other than tcp and udp"
+    )
     pool: Name = Field(description="the name of a pool")
     shard: Name = Field(default="default", description=A_NAME)
+    affinity: Literal["connection", "client"] = Field(default="connection", description="connection or client")
+    idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="seconds, a number above 0, at most the connection table's idle_timeout_s"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_prefix(cls, value: Any) -> Any:
+        """Takes an address with a length, such as 192.0.2.0/28, apart."""
+        address = value.get("address") if isinstance(value, dict) else None
+        if not isinstance(address, str) or "/" not in address or "prefix_length" in value:
+            return value
+        network = ip_network(address) if _is_network(address) else None
+        if network is None:
+            return value  # the address will be refused
+        return value | {"address": network.network_address, "prefix_length": network.prefixlen}
+
+    @field_validator("port")
+    @classmethod
+    def _port_suits_protocol(cls, port: int, info: ValidationInfo) -> int:
+        protocol = info.data.get("protocol")
+        if port != 0 and protocol is not None and protocol not in ("tcp", "udp", TCP, UDP):
+            raise ValueError(f"0, or no port at all: Maglev looks for ports in tcp and udp only, not in {protocol}")
+        return port
+
+    @property
+    def protocol_number(self) -> int:
+        """The protocol's IANA number."""
+        return self.protocol if isinstance(self.protocol, int) else PROTOCOL_NUMBERS[self.protocol]
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        """All addresses of the VIP."""
+        length = self.address.max_prefixlen if self.prefix_length is None else self.prefix_length
+        return ip_network((self.address, length))
+
+    @property
+    def shown(self) -> str:
+        """The VIP's address as a person writes it: 192.0.2.1, or 192.0.2.0/28."""
+        return str(self.address) if self.prefix_length is None else str(self.network)
+
+
+def _is_network(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ip_network(text)
+        return "%" not in text
+    return False
 
 
 class ConnectionTable(_Object):
@@ -140,6 +196,25 @@ class ConnectionTable(_Object):
     )
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
         default=60.0, description="seconds, a finite number above 0"
+    )
+
+
+class Fragments(_Object):
+    """How fragments are brought together at the Maglev that owns their packet (§4.3)."""
+
+    packets: Annotated[int, Field(strict=True, ge=1, le=1 << 20)] = Field(
+        default=4096, description=f"packets whose fragments are followed, a whole number from 1 to {1 << 20}"
+    )
+    held_fragments: Annotated[int, Field(strict=True, ge=0, le=1 << 20)] = Field(
+        default=1024, description=f"fragments that wait for a first one, a whole number from 0 to {1 << 20}"
+    )
+    held_bytes: Annotated[int, Field(strict=True, ge=0, le=1 << 30)] = Field(
+        default=4 << 20, description=f"bytes of such fragments, a whole number from 0 to {1 << 30}"
+    )
+    timeout_s: Seconds = Field(default=2.0, description=POSITIVE_S)
+    health_check: HealthCheck = Field(
+        default=HealthCheck(type="ping", path=None, interval_s=0.5, timeout_s=0.4),
+        description="how Maglevs see whether another is alive: a health check, such as {type: ping, interval_s: 0.5}",
     )
 
 
@@ -164,6 +239,12 @@ class ForwarderOptions(_Object):
         default=1, description=f"packet threads, a whole number from 1 to {MOST_THREADS}"
     )
     busy_poll: bool = Field(default=False, strict=True, description="true or false")
+    fragments: Fragments = Field(
+        default=Fragments(), description="a fragment table, such as {packets: 4096, timeout_s: 2}"
+    )
+    icmp_errors_per_s: Annotated[float, Field(strict=True, ge=0, le=1e6)] = Field(
+        default=1000.0, description="answers a second that a packet is too big, a number from 0 to 1000000"
+    )
 
     @field_validator("table_size")
     @classmethod
@@ -197,10 +278,20 @@ class Config(_Object):
                 return machine
         raise MaglevError(f"no Maglev is called {name}; there are: {', '.join(sorted(m.name for m in self.maglevs))}")
 
+    def peers(self, shard: str) -> tuple[Member, ...]:
+        """Returns the Maglevs of a shard, sorted by address, as members of the pool that fragments are spread over."""
+        check = (self.forwarder.fragments.health_check,)
+        machines = sorted((m for m in self.maglevs if m.shard == shard), key=lambda m: pack_address(m.address))
+        return tuple(Member(machine.address, 1.0, check) for machine in machines)
+
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
         """Returns the VIPs of a shard, sorted by address, protocol and port."""
         mine = (vip for vip in self.vips if vip.shard == shard)
-        return tuple(sorted(mine, key=lambda vip: (pack_address(vip.address), vip.protocol, vip.port)))
+        return tuple(
+            sorted(
+                mine, key=lambda vip: (pack_address(vip.address), vip.network.prefixlen, vip.protocol_number, vip.port)
+            )
+        )
 
     def pool_members(self, pool_name: str) -> tuple[Member, ...]:
         """Returns a pool flattened, sorted by address; KeyError if there is no such pool.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
-from maglev.config_objects import A_NAME, NAME_PATTERN, MaglevMachine, Pool, Vip, reachable
+from maglev.config_objects import A_NAME, NAME_PATTERN, ForwarderOptions, MaglevMachine, Pool, Vip, reachable
 from maglev.flow import Address
 
 Finding = tuple[str, object, str]  # field, value, allowed
@@ -26,6 +26,7 @@ class Draft:
     vips: Mapping[str, Vip]
     pool_names: frozenset[str]  # also of pools that are not sound
     all_maglevs: bool  # whether `maglevs` holds all of them
+    forwarder: ForwarderOptions
 
 
 def pool_names_are_names(draft: Draft) -> Iterator[Finding]:
@@ -50,7 +51,7 @@ def maglev_addresses_are_unique(draft: Draft) -> Iterator[Finding]:
 
 
 def vips_are_unique(draft: Draft) -> Iterator[Finding]:
-    found = ((path, f"{vip.address} {vip.protocol} {vip.port}") for path, vip in draft.vips.items())
+    found = ((path, f"{vip.shown} {vip.protocol_number} {vip.port}") for path, vip in draft.vips.items())
     yield from _repeated(found, "an address, protocol and port that no other VIP has")
 
 
@@ -100,11 +101,12 @@ def addresses_belong_to_machines(draft: Draft) -> Iterator[Finding]:
             yield field, str(address), allowed
 
 
-def addresses_are_ipv4(draft: Draft) -> Iterator[Finding]:
-    """The forwarder carries IPv4 only. Whoever teaches it IPv6 removes this rule; no other looks at the family."""
-    for field, address in _addresses(draft):
-        if address.version != 4:
-            yield field, str(address), "an IPv4 address: the forwarder does not carry IPv6"
+def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
+    longest_s = draft.forwarder.connection_table.idle_timeout_s
+    for path, vip in draft.vips.items():
+        if vip.idle_timeout_s is not None and vip.idle_timeout_s > longest_s:
+            allowed = f"at most the connection table's, forwarder.connection_table.idle_timeout_s: {longest_s:g}"
+            yield f"{path}.idle_timeout_s", vip.idle_timeout_s, allowed
 
 
 def vip_addresses_are_virtual(draft: Draft) -> Iterator[Finding]:
@@ -113,8 +115,8 @@ def vip_addresses_are_virtual(draft: Draft) -> Iterator[Finding]:
     for name, pool in draft.pools.items():
         real |= {endpoint.address: f"{_at(name, i)}.address" for i, endpoint in enumerate(pool.endpoints)}
     for path, vip in draft.vips.items():
-        if vip.address in real:
-            yield f"{path}.address", str(vip.address), f"an address that no machine has; {real[vip.address]} has it"
+        for address in filter(vip.network.__contains__, real):
+            yield f"{path}.address", vip.shown, f"addresses that no machine has; {real[address]} has {address}"
 
 
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
@@ -129,7 +131,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     pools_in_use_have_endpoints,
     shards_are_served,
     addresses_belong_to_machines,
-    addresses_are_ipv4,
+    idle_timeouts_fit_the_table,
     vip_addresses_are_virtual,
 )
 

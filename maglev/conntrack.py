@@ -23,6 +23,13 @@ def tick(now: float, idle_timeout_s: float) -> int:
     return int(min(now * IDLE_TICKS / idle_timeout_s, LAST_TICK))
 
 
+def ticks_of(within_s: float | None, idle_timeout_s: float) -> int:
+    """Returns a time span in ticks, at least one and at most the idle timeout, which None stands for."""
+    if within_s is None:
+        return IDLE_TICKS
+    return min(IDLE_TICKS, max(1, round(within_s * IDLE_TICKS / idle_timeout_s)))
+
+
 class ConnectionTable:
     """Remembers each flow's backend until it has been idle for `idle_timeout_s`.
 
@@ -43,13 +50,23 @@ class ConnectionTable:
         """Returns the number of entries, those that expired since the last `record` among them."""
         return len(self._entries)
 
-    def lookup(self, flow: Flow, now: float) -> bytes | None:
-        """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no live entry."""
+    def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
+        """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no live entry.
+
+        `within_s` asks for one that was used so lately, where less than the idle timeout is enough.
+        """
         self._advance(now)
         entry = self._entries.get(flow)
-        if entry is None or self._has_expired(entry[1]):
+        if entry is None or self._clock - entry[1] >= ticks_of(within_s, self.idle_timeout_s):
             return None
         self._use(flow, entry[0])
+        return entry[0]
+
+    def peek(self, flow: Flow, now: float) -> bytes | None:
+        """Returns the flow's backend (16 bytes), None if there is no live entry; this is no use of it."""
+        entry = self._entries.get(flow)
+        if entry is None or tick(now, self.idle_timeout_s) - entry[1] >= IDLE_TICKS:
+            return None
         return entry[0]
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:

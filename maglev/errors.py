@@ -44,7 +44,7 @@ class PlatformError(MaglevError):
 class Reason(StrEnum):
     """Why a frame was not forwarded. `IGNORED` reasons are other people's traffic; the rest are drops."""
 
-    NOT_IPV4 = "not_ipv4"
+    NOT_IP = "not_ip"
     NOT_VIP = "not_vip"
 
     FRAME_TOO_SHORT = "frame_too_short"
@@ -54,8 +54,10 @@ class Reason(StrEnum):
     BAD_IP_CHECKSUM = "bad_ip_checksum"
     TRUNCATED = "truncated"
     BAD_TRANSPORT_HEADER = "bad_transport_header"
-    FRAGMENT = "fragment"
+    FRAGMENT_TOO_EARLY = "fragment_too_early"  # came before the first of its packet, and there is no room to keep it
+    FRAGMENT_EXPIRED = "fragment_expired"  # was kept for the first of its packet, which did not come in time
     NO_VIP_PORT = "no_vip_port"
+    ICMP_UNRELATED = "icmp_unrelated"  # an error that does not say which flow it is about
     NO_BACKEND = "no_backend"
     NO_NEXT_HOP = "no_next_hop"
     TOO_BIG = "too_big"
@@ -65,8 +67,11 @@ class Reason(StrEnum):
     BAD_GRE_HEADER = "bad_gre_header"
     NOT_FROM_MAGLEV = "not_from_maglev"
 
+    HELD = "held"  # a fragment that waits for the first of its packet: it will be counted again
 
-IGNORED = frozenset({Reason.NOT_IPV4, Reason.NOT_VIP})
+
+IGNORED = frozenset({Reason.NOT_IP, Reason.NOT_VIP})
+NO_DROPS = IGNORED | {Reason.HELD}
 
 
 class Discard(Exception):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 Address = IPv4Address | IPv6Address
 
 V4_MAPPED = bytes(10) + b"\xff\xff"
-TCP, UDP, ICMP, GRE = 6, 17, 1, 47  # IANA protocol numbers
-PROTOCOL_NUMBERS = {"tcp": TCP, "udp": UDP}
+TCP, UDP, ICMP, ICMPV6, GRE = 6, 17, 1, 58, 47  # IANA protocol numbers
+PROTOCOL_NUMBERS = {"tcp": TCP, "udp": UDP, "gre": GRE, "esp": 50, "ah": 51, "sctp": 132}
+PORTED = (TCP, UDP)  # protocols whose flows are told apart by ports; all others have a 3-tuple
 
 _NUMBERS = struct.Struct("!BHH")
 
@@ -37,6 +39,17 @@ class Flow(NamedTuple):
     def __str__(self) -> str:
         source, destination = unpack_address(self.source), unpack_address(self.destination)
         return f"{source}:{self.source_port} -> {destination}:{self.destination_port} proto {self.protocol}"
+
+
+def is_v4(address: bytes) -> bool:
+    """Says whether 16 bytes stand for an IPv4 address."""
+    return address.startswith(V4_MAPPED)
+
+
+def by_family(own: bytes | Iterable[bytes]) -> dict[bool, bytes]:
+    """Returns a Maglev's own addresses (16 bytes each) by whether they are IPv4; the first of each family."""
+    addresses = [own] if isinstance(own, bytes) else list(own)
+    return {is_v4(address): address for address in reversed(addresses)}
 
 
 def selection_hash(flow: Flow) -> int:

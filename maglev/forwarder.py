@@ -26,7 +26,7 @@ from .engine.neighbours import Neighbours
 from .engine.probes import Prober
 from .errors import ConfigError, PlatformError, Problem
 from .flow import pack_address, unpack_address
-from .selection import MapBuilder, connection_capacity
+from .selection import MapBuilder, connection_capacity, fragment_limits
 from .vips import EMPTY
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
@@ -74,7 +74,7 @@ class ForwarderDaemon:
             options.engine,
             Options(
                 interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
-                options.busy_poll,
+                options.busy_poll, fragment_limits(self._config), options.icmp_errors_per_s,
             ),
         )  # fmt: skip
         for reason in engine.passed_over:
@@ -107,7 +107,7 @@ class ForwarderDaemon:
             "engine_detail": self._engine.detail,
             "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
-            "vips": sorted({str(vip.address) for vip in vips}),
+            "vips": sorted({vip.shown for vip in vips}),
             "pools": {pool: self._pool_status(pool) for pool in dict.fromkeys(vip.pool for vip in vips)},
         }
 
@@ -128,6 +128,10 @@ class ForwarderDaemon:
         return {
             "forwarded": counted.forwarded.total(),
             "drops": counted.drops(),
+            "redirected": [
+                {"maglev": str(unpack_address(maglev)), "packets": packets}
+                for maglev, packets in sorted(counted.redirected.items())
+            ],
             "vips": [
                 {"vip": vip, "endpoint": str(unpack_address(endpoint)), "packets": packets}
                 for (vip, endpoint), packets in sorted(counted.forwarded.items())
@@ -161,7 +165,7 @@ class ForwarderDaemon:
         old, new = self._config.forwarder, fresh.forwarder
         problems = [
             Problem(str(self._file), f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
-            for field in ("engine", "connection_table", "threads", "busy_poll")
+            for field in ("engine", "connection_table", "threads", "busy_poll", "fragments", "icmp_errors_per_s")
             if getattr(old, field) != getattr(new, field)
         ]
         if self._maglev not in fresh.maglevs:
@@ -173,8 +177,10 @@ class ForwarderDaemon:
     def _adopt(self, config: Config) -> None:
         self._config = config
         members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.pool_members(vip.pool)}
-        self._neighbours.set_targets(pack_address(address) for address in members)
-        self._prober.set_checks(health.checks_of(config, self._maglev.shard))
+        peers = {peer.address for peer in config.peers(self._maglev.shard)}
+        self._neighbours.set_targets(pack_address(address) for address in members | peers)
+        checks = health.checks_of(config, self._maglev.shard)
+        self._prober.set_checks(tuple(dict.fromkeys(checks + health.peer_checks_of(config, self._maglev))))
         self._rebuild()
 
     def _rebuild(self) -> None:
@@ -185,7 +191,7 @@ class ForwarderDaemon:
             self._generation += 1
 
     def _is_healthy(self, member: Member) -> bool:
-        return health.is_healthy(self._prober.states(), member) is True
+        return member.address == self._maglev.address or health.is_healthy(self._prober.states(), member) is True
 
     def _set_draining(self, draining: bool) -> dict[str, Any]:
         self._draining = draining

@@ -1,71 +1,104 @@
-"""The forwarder's decision: a frame and the time in, a `Decision` out (Maglev §3.1, §3.3).
+"""The forwarder's decision: a frame and the time in, a `Decision` out (Maglev §3.1, §3.3, §4.2, §4.3).
 
 This is the reference that every engine follows. Its parts can be exchanged: the hash, the connection table, the map
-of VIPs. It does no I/O and keeps no state but its connection table; moving packets is `engine`'s business.
+of VIPs. It does no I/O and keeps no state but its connection and fragment tables; moving packets is `engine`'s
+business.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from . import packets
-from .errors import IGNORED, Discard, Reason
-from .flow import Flow, selection_hash
-from .gre import Tunnel
-from .vips import EMPTY, Backends, VipMap
+from . import fragments, icmp, packets
+from .errors import NO_DROPS, Discard, Reason
+from .flow import GRE, Flow, by_family, is_v4, selection_hash
+from .fragments import Choice, FragmentTable
+from .gre import LARGEST_PACKET_BYTES, Tunnel, redirected
+from .limits import Budget
+from .packets import Packet
+from .vips import EMPTY, Backends, Ports, Service, VipMap, service_at
+
+ICMP_ERRORS_PER_S = 1000.0  # that a Maglev answers with: enough for path MTU discovery, useless for a flood
 
 
 class Decision(NamedTuple):
-    """What becomes of a frame: sent in GRE to an endpoint, or not sent for a reason."""
+    """What becomes of a frame: sent in GRE to an endpoint or another Maglev, or not sent for a reason."""
 
     packet: bytes = b""  # the outer IP packet
     endpoint: bytes = b""  # where it goes, 16 bytes
-    vip: str = ""
+    vip: str = ""  # "" if it goes to another Maglev
     reason: Reason | None = None
+    answer: bytes = b""  # an IP packet for the sender, to go back the way that the frame came
+    more: tuple[Decision, ...] = ()  # what else is to be sent, in order
+
+    def all(self) -> Iterator[Decision]:
+        """Yields this decision and those that come with it."""
+        yield self
+        yield from self.more
 
 
 class ConnectionTable(Protocol):
     """What remembers which backend (16 bytes) a flow was given; `conntrack.ConnectionTable` does."""
 
-    def lookup(self, flow: Flow, now: float) -> bytes | None: ...
+    def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None: ...
+    def peek(self, flow: Flow, now: float) -> bytes | None: ...
     def record(self, flow: Flow, backend: bytes, now: float) -> bool: ...
 
 
 class Forwarder:
-    """Decides, packet by packet, for the Maglev whose own address is `address` (16 bytes)."""
+    """Decides, packet by packet, for the Maglev whose own addresses are `own` (16 bytes each, one a family)."""
 
     def __init__(
         self,
-        address: bytes,
+        own: bytes | Iterable[bytes],
         connections: ConnectionTable,
         vips: VipMap = EMPTY,
         hash_flow: Callable[[Flow], int] = selection_hash,
+        fragment_limits: fragments.Limits = fragments.DEFAULT_LIMITS,
+        icmp_errors_per_s: float = ICMP_ERRORS_PER_S,
     ) -> None:
         self.vips = vips  # exchanged whole, by assignment, when configuration or health change
         self.connections = connections
-        self._address = address
+        self.fragments = FragmentTable(fragment_limits)
+        self.mtu_bytes = LARGEST_PACKET_BYTES  # of the link that packets leave by
+        self._own = by_family(own)
         self._hash_flow = hash_flow
         self._tunnels: dict[bytes, Tunnel] = {}
+        self._icmp_errors = Budget(icmp_errors_per_s)
 
     def decide(self, frame: bytes, now: float) -> Decision:
         """Returns what to do with an Ethernet frame at `now` (monotonic seconds); never raises, whatever it holds."""
         try:
             packet = packets.parse(frame)
-            ports = self.vips.at(packet.destination)
-            if ports is None:
-                raise Discard(Reason.NOT_VIP)
-            flow, opens = packets.flow_of(packet)
-            service = ports.get((flow.protocol, flow.destination_port))
-            if service is None:
-                raise Discard(Reason.NO_VIP_PORT)
-            endpoint = self.choose(flow, opens, service.backends, now)
-            return Decision(self._tunnel(endpoint).encapsulate(packet.data), endpoint, service.name)
+            if packet.protocol == GRE and packet.destination in self._own.values():
+                return self._take_redirected(packet, now)
+            return self._decide(packet, now)
         except Discard as discard:
             return Decision(reason=discard.reason)
 
-    def choose(self, flow: Flow, opens: bool, backends: Backends, now: float) -> bytes:
+    def _decide(self, packet: Packet, now: float, is_redirected: bool = False) -> Decision:
+        ports = self.vips.at(packet.destination)
+        if ports is None:
+            raise Discard(Reason.NOT_VIP)
+        if packet.fragment:
+            return self._decide_fragment(packet, ports, now, is_redirected)
+        if icmp.is_error(packet):
+            return self._send(packet, *self._choose_for_error(packet, ports, now), now)
+        return self._send(packet, *self._choose_for(packet, ports, now), now)
+
+    def _choose_for(self, packet: Packet, ports: Ports, now: float) -> tuple[Choice, int]:
+        """Returns endpoint and VIP of a packet that shows its transport header, and the hash of its flow."""
+        flow, opens = packets.flow_of(packet)
+        service = _service_of(flow, ports)
+        known_as, opens = _known_as(flow, opens, service)
+        endpoint = self.choose(known_as, opens, service.backends, now, service.idle_timeout_s)
+        return Choice(endpoint, service.name), self._hash_flow(known_as)
+
+    def choose(
+        self, flow: Flow, opens: bool, backends: Backends, now: float, idle_timeout_s: float | None = None
+    ) -> bytes:
         """Returns a flow's backend (16 bytes), and remembers it; raises `Discard` if there is none (Maglev §3.3).
 
         A TCP SYN always selects, since it may open a new connection on the ports of an old one. Any other packet
@@ -73,7 +106,7 @@ class Forwarder:
         consistent hashing makes it likely that it selects what another Maglev once did.
         """
         if not opens:
-            known = self.connections.lookup(flow, now)
+            known = self.connections.lookup(flow, now, idle_timeout_s)
             if known in backends.usable:
                 return known
         selected = backends.select(self._hash_flow(flow))
@@ -82,11 +115,99 @@ class Forwarder:
         self.connections.record(flow, selected, now)
         return selected
 
+    def _choose_for_error(self, packet: Packet, ports: Ports, now: float) -> tuple[Choice, int]:
+        """Returns endpoint and VIP of the flow that an ICMP error is about; an error is no use of the connection."""
+        flow = icmp.flow_in_error(packet)
+        if flow is None:
+            raise Discard(Reason.ICMP_UNRELATED)
+        service = _service_of(flow, ports)
+        known_as, _ = _known_as(flow, False, service)
+        flow_hash = self._hash_flow(known_as)
+        endpoint = self.connections.peek(known_as, now)
+        if endpoint not in service.backends.usable:
+            endpoint = service.backends.select(flow_hash)
+        if endpoint is None:
+            raise Discard(Reason.NO_BACKEND)
+        return Choice(endpoint, service.name), flow_hash
+
+    # --- fragments (Maglev §4.3) -------------------------------------------------------------------------------------
+
+    def _decide_fragment(self, packet: Packet, ports: Ports, now: float, is_redirected: bool) -> Decision:
+        """Sends a fragment on to the Maglev that owns its packet; the owner decides, whoever it has it from."""
+        if not is_redirected:
+            owner = self._owner_of(packet)
+            if owner is not None and owner not in self._own.values():
+                tunnel = self._tunnel(owner)
+                return Decision(tunnel.encapsulate(packet.data, redirected=True), owner)
+        key = fragments.key_of(packet)
+        if packet.shows_transport:
+            choice, flow_hash = self._choose_for(packet, ports, now)
+            released = self.fragments.first(key, choice, now)
+            sent = self._send(packet, choice, flow_hash, now)
+            return sent._replace(more=sent.more + tuple(self._send(held, choice, 0, now) for held in released))
+        known = self.fragments.choice(key, now)
+        if known is not None:
+            return self._send(packet, known, 0, now)
+        raise Discard(Reason.HELD if self.fragments.hold(key, packet, now) else Reason.FRAGMENT_TOO_EARLY)
+
+    def _owner_of(self, packet: Packet) -> bytes | None:
+        cluster = self.vips.cluster
+        return cluster.owners.select(self._hash_flow(packets.three_tuple(packet))) if cluster else None
+
+    def _take_redirected(self, outer: Packet, now: float) -> Decision:
+        """Decides what another Maglev has sent on; never sends it on again."""
+        source, inner = redirected(outer)
+        if self.vips.cluster is None or source not in self.vips.cluster.known:
+            raise Discard(Reason.NOT_FROM_MAGLEV)
+        packet = packets.parse_ip(inner)
+        if packet.fragment is None:
+            raise Discard(Reason.BAD_GRE_HEADER)
+        return self._decide(packet, now, is_redirected=True)
+
+    # --- what is sent ------------------------------------------------------------------------------------------------
+
+    def _send(self, packet: Packet, choice: Choice, flow_hash: int, now: float) -> Decision:
+        tunnel = self._tunnel(choice.endpoint)
+        room_bytes = self.mtu_bytes - tunnel.overhead_bytes
+        if len(packet.data) <= room_bytes:
+            return Decision(tunnel.encapsulate(packet.data, flow_hash), choice.endpoint, choice.vip)
+        if packet.may_be_fragmented:
+            parts = packets.split_v4(packet.data, packet.header_bytes, room_bytes)
+            first, *rest = (Decision(tunnel.encapsulate(part), choice.endpoint, choice.vip) for part in parts)
+            return first._replace(more=tuple(rest))
+        return Decision(reason=Reason.TOO_BIG, answer=self._too_big(packet, room_bytes, now))
+
+    def _too_big(self, packet: Packet, room_bytes: int, now: float) -> bytes:
+        """Returns the answer to a packet that does not fit; none to an error (RFC 1122 §3.2.2), nor beyond the rate."""
+        if icmp.is_error(packet) or not packet.shows_transport or not self._icmp_errors.take(now):
+            return b""
+        return icmp.too_big(packet, room_bytes)
+
     def _tunnel(self, endpoint: bytes) -> Tunnel:
         tunnel = self._tunnels.get(endpoint)
         if tunnel is None:
-            tunnel = self._tunnels[endpoint] = Tunnel(self._address, endpoint)
+            own = self._own.get(is_v4(endpoint))
+            if own is None:
+                raise Discard(Reason.NO_NEXT_HOP)
+            tunnel = self._tunnels[endpoint] = Tunnel(own, endpoint)
         return tunnel
+
+
+def _service_of(flow: Flow, ports: Ports) -> Service:
+    service = service_at(ports, flow.protocol, flow.destination_port)
+    if service is None:
+        raise Discard(Reason.NO_VIP_PORT)
+    return service
+
+
+def _known_as(flow: Flow, opens: bool, service: Service) -> tuple[Flow, bool]:
+    """Returns the flow by which a connection is remembered, and whether it is to be selected anew in any case.
+
+    Where a client keeps its backend, all its connections to a VIP address are one flow, which no SYN opens.
+    """
+    if not service.by_client:
+        return flow, opens
+    return Flow(flow.source, flow.destination, 0, 0, 0), False
 
 
 class Statistics:
@@ -94,16 +215,27 @@ class Statistics:
 
     def __init__(self) -> None:
         self.forwarded: Counter[tuple[str, bytes]] = Counter()  # (VIP, endpoint): packets
+        self.redirected: Counter[bytes] = Counter()  # Maglev (16 bytes): fragments sent on to it
         self.reasons: Counter[Reason] = Counter()
 
     def count(self, decision: Decision) -> None:
         """Counts a decision that was carried out."""
-        if decision.reason is None:
+        if decision.reason is not None:
+            self.reasons[decision.reason] += 1
+        elif decision.vip:
             self.forwarded[decision.vip, decision.endpoint] += 1
         else:
-            self.reasons[decision.reason] += 1
+            self.redirected[decision.endpoint] += 1
+
+    def add(self, other: Statistics, expired_fragments: int = 0) -> None:
+        """Adds what another has counted, and the fragments that have waited in vain."""
+        self.forwarded += other.forwarded.copy()  # a copy is one step for the interpreter: the other goes on counting
+        self.redirected += other.redirected.copy()
+        self.reasons += other.reasons.copy()
+        if expired_fragments:
+            self.reasons[Reason.FRAGMENT_EXPIRED] += expired_fragments
 
     def drops(self) -> dict[str, int]:
-        """Returns packets by the reason for which they were dropped, other people's traffic left out."""
+        """Returns packets by the reason for which they were dropped, what is none left out."""
         reasons = self.reasons.copy()
-        return {reason.value: reasons[reason] for reason in sorted(reasons) if reason not in IGNORED}
+        return {reason.value: reasons[reason] for reason in sorted(reasons) if reason not in NO_DROPS}

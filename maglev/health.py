@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from maglev.config_objects import Config, HealthCheck, Member
+from maglev.config_objects import Config, HealthCheck, MaglevMachine, Member
 from maglev.flow import Address, pack_address
 
 
@@ -61,6 +61,12 @@ def checks_of(config: Config, shard: str) -> tuple[Check, ...]:
         for method in member.health_checks
     }
     return tuple(sorted(checks, key=lambda check: (pack_address(check.address), repr(check.method))))
+
+
+def peer_checks_of(config: Config, maglev: MaglevMachine) -> tuple[Check, ...]:
+    """Returns the checks by which a Maglev sees which of its shard's others are alive."""
+    peers = (peer for peer in config.peers(maglev.shard) if peer.address != maglev.address)
+    return tuple(Check(peer.address, method) for peer in peers for method in peer.health_checks)
 
 
 def is_healthy(states: Mapping[Check, State], member: Member) -> bool | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from .config import Config
 from .engine import pcap
-from .errors import IGNORED, MaglevError
+from .errors import IGNORED, MaglevError, Reason
 from .flow import Address, pack_address
 from .forwarding import Forwarder, Statistics
-from .selection import MapBuilder, connection_capacity, connection_table
+from .selection import MapBuilder, connection_capacity, connection_table, fragment_limits
 
 
 def run(
@@ -34,11 +34,13 @@ def run(
 
 
 def _forwarder(engine: str, address: bytes, config: Config) -> pcap.Decider:
+    limits = fragment_limits(config)
     if engine == "reference":
-        return Forwarder(address, connection_table(config))
+        return Forwarder(address, connection_table(config), fragment_limits=limits)
     from .fast.forwarder import FastForwarder  # brings in the compiler
 
-    return FastForwarder(address, connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
+    idle_timeout_s = config.forwarder.connection_table.idle_timeout_s
+    return FastForwarder(address, connection_capacity(config), idle_timeout_s, fragment_limits=limits)
 
 
 def _check_known(config: Config, down: Collection[Address]) -> None:
@@ -52,4 +54,5 @@ def _check_known(config: Config, down: Collection[Address]) -> None:
 def _print_summary(statistics: Statistics) -> None:
     print(f"forwarded {statistics.forwarded.total()}", file=sys.stderr)
     for reason, count in sorted(statistics.reasons.items()):
-        print(f"{'ignored' if reason in IGNORED else 'dropped'} {count} {reason}", file=sys.stderr)
+        fate = "ignored" if reason in IGNORED else "held" if reason == Reason.HELD else "dropped"
+        print(f"{fate} {count} {reason}", file=sys.stderr)

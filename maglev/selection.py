@@ -11,7 +11,9 @@ from typing import Any
 from .baselines import TABLES
 from .config import Config, Member
 from .conntrack import ConnectionTable
-from .vips import Backends, VipMap, build_backends, build_map
+from .flow import pack_address
+from .fragments import Limits
+from .vips import Backends, Cluster, VipMap, build_backends, build_map
 
 
 def connection_capacity(config: Config) -> int:
@@ -20,9 +22,18 @@ def connection_capacity(config: Config) -> int:
     return options.capacity if options.enabled else 0
 
 
+def fragment_limits(config: Config) -> Limits:
+    """Returns how much a configuration wants remembered of fragments."""
+    options = config.forwarder.fragments
+    return Limits(options.packets, options.held_fragments, options.held_bytes, options.timeout_s)
+
+
 def connection_table(config: Config) -> ConnectionTable:
     """Returns the connection table that a configuration asks for."""
     return ConnectionTable(connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
+
+
+PEERS = "(Maglevs)"  # no pool can be called so
 
 
 class MapBuilder:
@@ -32,12 +43,18 @@ class MapBuilder:
         self._built: dict[str, tuple[Any, Backends]] = {}  # pool: what it was built from, what was built
 
     def build(self, config: Config, shard: str, is_healthy: Callable[[Member], bool]) -> VipMap:
-        """Returns the map of a shard's VIPs, with the healthy members of their pools behind them."""
+        """Returns the map of a shard's VIPs, with the healthy members of their pools behind them.
+
+        The shard's Maglevs are members too, of the pool that fragments are spread over.
+        """
 
         def backends_of(pool: str) -> Backends:
             return self._backends(pool, config, [member for member in config.pool_members(pool) if is_healthy(member)])
 
-        return build_map(config.vips_of(shard), backends_of)
+        peers = config.peers(shard)
+        owners = self._backends(PEERS, config, [peer for peer in peers if is_healthy(peer)])
+        cluster = Cluster(owners, frozenset(pack_address(peer.address) for peer in peers))
+        return build_map(config.vips_of(shard), backends_of, cluster)
 
     def _backends(self, pool: str, config: Config, members: Sequence[Member]) -> Backends:
         options = config.forwarder

@@ -1,5 +1,8 @@
 """VIP matching, and the backends that stand behind each VIP now (Maglev §2.1, §4.2).
 
+A packet's destination is matched with the longest prefix that holds it, and then, among what is served there, with
+protocol and port; a VIP of port 0 takes the ports that no other VIP of its prefix and protocol has.
+
 A `VipMap` is built aside from configuration and health, and swapped in by one assignment: a packet meets the old map
 or the new one, never a mixture.
 """
@@ -7,15 +10,16 @@ or the new one, never a mixture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .flow import ICMP, PROTOCOL_NUMBERS, Address, pack_address
+from .flow import ICMP, ICMPV6, Address, is_v4, pack_address
 
 TableBuilder = Callable[[Sequence[str], int, Sequence[float]], npt.NDArray[np.int32]]
 
@@ -35,13 +39,27 @@ class ServedVip(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def address(self) -> Address: ...
+    def network(self) -> IPv4Network | IPv6Network: ...
     @property
-    def protocol(self) -> str: ...
+    def protocol_number(self) -> int: ...
     @property
     def port(self) -> int: ...
     @property
     def pool(self) -> str: ...
+    @property
+    def affinity(self) -> str: ...
+    @property
+    def idle_timeout_s(self) -> float | None: ...
+
+
+ADDRESS_BITS = 128
+
+
+class Prefix(NamedTuple):
+    """The addresses that begin like one; 16 bytes, of which so many bits count."""
+
+    address: bytes
+    bits: int = ADDRESS_BITS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,22 +79,54 @@ class Backends:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A VIP and the backends behind it."""
+    """A VIP, the backends behind it, and how its connections are remembered."""
 
     name: str
     backends: Backends
+    by_client: bool = False  # whether all connections of a client go to one backend
+    idle_timeout_s: float | None = None  # None: that of the connection table
+
+
+Ports = Mapping[tuple[int, int], Service]  # (protocol, port); port 0: any, or a protocol without ports
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Maglevs among which fragments are shared out (Maglev §4.3)."""
+
+    owners: Backends  # those that are alive
+    known: frozenset[bytes]  # all of them, 16 bytes each: whose redirected packets are taken
 
 
 @dataclass(frozen=True, slots=True)
 class VipMap:
-    """All VIPs that a Maglev serves: address (16 bytes), then (protocol, port)."""
+    """All VIPs that a Maglev serves."""
 
-    services: Mapping[bytes, Mapping[tuple[int, int], Service]]
+    services: Mapping[Prefix, Ports]
     pools: Mapping[str, Backends]
+    lengths: Sequence[int] = (ADDRESS_BITS,)  # in bits, of all prefixes in `services`, the longest first
+    cluster: Cluster | None = None  # None: this Maglev is alone
 
-    def at(self, address: bytes) -> Mapping[tuple[int, int], Service] | None:
-        """Returns what is served at an address, None if it is not a VIP of ours."""
-        return self.services.get(address)
+    def at(self, address: bytes) -> Ports | None:
+        """Returns what is served at an address (16 bytes), None if it belongs to no VIP of ours."""
+        for bits in self.lengths:
+            ports = self.services.get(Prefix(masked(address, bits), bits))
+            if ports is not None:
+                return ports
+        return None
+
+
+def masked(address: bytes, bits: int) -> bytes:
+    """Returns an address (16 bytes) with all bits after the first so many set to 0."""
+    if bits == ADDRESS_BITS:
+        return address
+    unused = ADDRESS_BITS - bits
+    return (int.from_bytes(address, "big") >> unused << unused).to_bytes(16, "big")
+
+
+def service_at(ports: Ports, protocol: int, port: int) -> Service | None:
+    """Returns the VIP of a protocol and port, or else the one of any port, None if there is neither."""
+    return ports.get((protocol, port)) or ports.get((protocol, 0))
 
 
 EMPTY = VipMap({}, {})
@@ -97,16 +147,26 @@ def build_backends(members: Sequence[PoolMember], table_size: int, build_table: 
     return Backends(tuple(packed), table, slots, frozenset(packed), digest)
 
 
-def build_map(vips: Sequence[ServedVip], backends_of: Callable[[str], Backends]) -> VipMap:
+def build_map(
+    vips: Collection[ServedVip], backends_of: Callable[[str], Backends], cluster: Cluster | None = None
+) -> VipMap:
     """Returns the map of `vips`, each pool's backends built once by `backends_of(pool name)`.
 
     A ping to a VIP address has no port to match: it goes to the pool of that address's first VIP, in the order of
-    protocol and port.
+    protocol and port, unless there is a VIP for ICMP itself.
     """
     built = cache(backends_of)
-    services: dict[bytes, dict[tuple[int, int], Service]] = {}
-    for vip in sorted(vips, key=lambda vip: (PROTOCOL_NUMBERS[vip.protocol], vip.port)):
-        service = Service(vip.name, built(vip.pool))
-        ports = services.setdefault(pack_address(vip.address), {(ICMP, 0): service})
-        ports[PROTOCOL_NUMBERS[vip.protocol], vip.port] = service
-    return VipMap(services, {vip.pool: built(vip.pool) for vip in vips})
+    services: dict[Prefix, dict[tuple[int, int], Service]] = {}
+    for vip in sorted(vips, key=lambda vip: (vip.protocol_number, vip.port)):
+        service = Service(vip.name, built(vip.pool), vip.affinity == "client", vip.idle_timeout_s)
+        prefix = prefix_of(vip.network)
+        ports = services.setdefault(prefix, {(ICMP if is_v4(prefix.address) else ICMPV6, 0): service})
+        ports[vip.protocol_number, vip.port] = service
+    lengths = sorted({prefix.bits for prefix in services}, reverse=True)
+    return VipMap(services, {vip.pool: built(vip.pool) for vip in vips}, tuple(lengths), cluster)
+
+
+def prefix_of(network: IPv4Network | IPv6Network) -> Prefix:
+    """Returns a network as a prefix of 16-byte addresses."""
+    bits = ADDRESS_BITS - network.max_prefixlen + network.prefixlen
+    return Prefix(pack_address(network.network_address), bits)

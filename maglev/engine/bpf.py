@@ -22,7 +22,7 @@ VERIFIER_LOG_BYTES = 1 << 16
 
 # linux/bpf.h
 MAP_CREATE, MAP_UPDATE, MAP_DELETE, PROG_LOAD, LINK_CREATE = 0, 2, 3, 5, 28
-HASH, XSKMAP = 1, 17  # types of maps
+HASH, LPM_TRIE, XSKMAP = 1, 11, 17  # types of maps
 SOCKET_FILTER, XDP = 1, 6  # types of programs
 NO_PREALLOC = 1
 ATTACH_XDP = 37
@@ -32,7 +32,7 @@ GENERIC, NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_*, linux/if_link.h
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME = range(11)  # registers; FRAME is the top of the stack
 LDX_W, LDX_H, LDX_B = 0x61, 0x69, 0x71
-STX_W = 0x63
+STX_W, STX_D = 0x63, 0x7B
 MOV, ADD, AND, RSH, MUL32, RSH32, MOD32, XOR32 = 0xB7, 0x07, 0x57, 0x77, 0x24, 0x74, 0x94, 0xA4  # by a number
 MOV_R, ADD_R, XOR_R, MUL32_R = 0xBF, 0x0F, 0xAF, 0x2C  # by a register
 JUMP, JEQ, JNE, JGT_R = 0x05, 0x15, 0x55, 0x2D

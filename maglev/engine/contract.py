@@ -8,20 +8,28 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S
-from ..forwarding import Statistics
+from ..forwarding import ICMP_ERRORS_PER_S, ConnectionTable, Forwarder, Statistics
+from ..fragments import DEFAULT_LIMITS, Limits
 from ..vips import VipMap
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an engine is to work; `address` is the Maglev's own, 16 bytes."""
+    """How an engine is to work."""
 
     interface: str
-    address: bytes
+    own: bytes | tuple[bytes, ...]  # the Maglev's addresses, 16 bytes each, one a family
     capacity: int = DEFAULT_CAPACITY  # of each packet thread's connection table, in entries; 0 switches it off
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     threads: int = 1
     busy_poll: bool = False  # whether packet threads ask for packets without end, instead of waiting for them
+    fragment_limits: Limits = DEFAULT_LIMITS
+    icmp_errors_per_s: float = ICMP_ERRORS_PER_S
+
+    def reference(self, connections: ConnectionTable) -> Forwarder:
+        """Returns the reference for these options, which remembers connections where it is told to."""
+        limits, errors_per_s = self.fragment_limits, self.icmp_errors_per_s
+        return Forwarder(self.own, connections, fragment_limits=limits, icmp_errors_per_s=errors_per_s)
 
 
 class Table(Protocol):

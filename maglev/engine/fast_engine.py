@@ -23,11 +23,27 @@ from ..fast.forwarding import REASONS
 from ..fast.gre import HeaderMaker
 from ..fast.numbering import Numbering
 from ..fast.vips import FastMap
-from ..forwarding import Forwarder, Statistics
+from ..flow import Flow, by_family
+from ..forwarding import Statistics
 from ..vips import EMPTY, VipMap
 from .contract import Engine, Options, Table
 from .packet_thread import STOP, Directory, PacketThread
-from .socket import mtu_of, open_sender, send
+from .socket import carry_out, mtu_of, open_sender
+
+
+class RareConnections:
+    """What the reference remembers of rare packets' flows; what packet threads remember, it may look at."""
+
+    def __init__(self, own: ConnectionTable, threads: Sequence[PacketThread]) -> None:
+        self._own, self._threads = own, threads
+        self.lookup, self.record = own.lookup, own.record
+
+    def peek(self, flow: Flow, now: float) -> bytes | None:
+        """Returns the flow's backend (16 bytes), None if nobody remembers it."""
+        for thread in self._threads:
+            if (backend := thread.table.peek(flow, now)) is not None:
+                return backend
+        return self._own.peek(flow, now)
 
 
 class FastEngine(Engine):
@@ -36,9 +52,10 @@ class FastEngine(Engine):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._numbering = Numbering()
-        self._headers = HeaderMaker(options.address, self._numbering)
+        self._own = tuple(by_family(options.own).values())
+        self._headers = HeaderMaker(self._own, self._numbering)
         self._next_hops: Mapping[bytes, bytes] = {}
-        self._served = FastMap(EMPTY, self._numbering)
+        self._served = self._map_of(EMPTY)
         self._exchanging = threading.Lock()  # between those who exchange; packet threads take no lock
         self._directories: list[Directory] = []  # the last is the newest
         self._retired: Counter[tuple[str, bytes]] = Counter()  # counted under directories that are gone
@@ -47,9 +64,9 @@ class FastEngine(Engine):
         self._undo.callback(os.close, self._nudge)
         self._sender = self._undo.enter_context(open_sender(options.interface))
         self._rare_connections = ConnectionTable(options.capacity, options.idle_timeout_s)
-        self._reference = Forwarder(options.address, self._rare_connections)
         self._rare = Statistics()
         self._threads = [self._packet_thread(number) for number in range(options.threads)]
+        self._reference = options.reference(RareConnections(self._rare_connections, self._threads))
         self._stopping = False
         self._publish()
 
@@ -67,13 +84,16 @@ class FastEngine(Engine):
         self._undo.callback(thread.close)
         return thread
 
+    def _map_of(self, vips: VipMap) -> FastMap:
+        return FastMap(vips, self._numbering, self._own, self._options.idle_timeout_s)
+
     @abstractmethod
     def _work(self, thread: PacketThread) -> None:
         """Moves packets as one packet thread, until its mailbox says to stop."""
 
     def adopt(self, vips: VipMap) -> None:
         with self._exchanging:
-            self._served = FastMap(vips, self._numbering)
+            self._served = self._map_of(vips)
             self._reference.vips = vips
             self._publish()
 
@@ -84,7 +104,8 @@ class FastEngine(Engine):
 
     def _publish(self) -> None:
         headers = self._headers.headers(self._next_hops)
-        directory = Directory(self._served, headers, mtu_of(self._options.interface), len(self._threads))
+        self._reference.mtu_bytes = mtu_of(self._options.interface)
+        directory = Directory(self._served, headers, self._reference.mtu_bytes, len(self._threads))
         self._directories.append(directory)
         for thread in self._threads:
             thread.publish(directory)
@@ -118,9 +139,7 @@ class FastEngine(Engine):
         for thread in self._threads:
             for frame in thread.rare_frames():
                 decision = self._reference.decide(frame, monotonic())
-                if decision.reason is None:
-                    decision = send(self._sender, decision, self._next_hops.get(decision.endpoint))
-                self._rare.count(decision)
+                carry_out(self._sender, decision, frame, self._next_hops.get, self._rare.count)
 
     def stop(self) -> None:
         self._stopping = True
@@ -132,10 +151,10 @@ class FastEngine(Engine):
     def statistics(self) -> Statistics:
         found = Statistics()
         with self._exchanging:
-            found.forwarded = self._retired + self._rare.forwarded.copy()
+            found.forwarded = self._retired.copy()
             for directory in self._directories:
                 found.forwarded += directory.served.counted(directory.counters.sum(axis=0))
-        found.reasons = self._rare.reasons.copy()
+        found.add(self._rare, self._reference.fragments.expired(monotonic()))
         for thread in self._threads:
             for code in np.flatnonzero(thread.desk.reasons).tolist():
                 found.reasons[REASONS[code]] += int(thread.desk.reasons[code])

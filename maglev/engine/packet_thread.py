@@ -69,17 +69,18 @@ def open_directory(mailbox: Array) -> Opened:
     while address != mailbox[IN_USE]:
         announce(mailbox, IN_USE, address)
         address = acquire(mailbox, DIRECTORY)  # exchanged before we announced: then the first may be gone already
-    at = array_at(address, (19,), types.int64)
+    at = array_at(address, (21,), types.int64)
     tables = Tables(
         array_at(at[0], (at[1], 4), types.uint64),
-        array_at(at[2], (at[3], 2), types.int64),
+        array_at(at[2], (at[3], 2), types.uint64),
         array_at(at[4], (at[5], 4), types.int64),
-        array_at(at[6], (at[7],), types.int32),
-        array_at(at[8], (at[9],), types.uint8),
-        array_at(at[10], (at[11],), types.int64),
+        array_at(at[6], (at[7], 4), types.int64),
+        array_at(at[8], (at[9],), types.int32),
+        array_at(at[10], (at[11],), types.uint8),
+        array_at(at[12], (at[13],), types.int64),
     )
-    headers = Headers(array_at(at[12], (at[13],), types.uint8), array_at(at[14], (at[15], 2), types.int64))
-    return Opened(tables, headers, array_at(at[16], (at[17],), types.int64), at[18])
+    headers = Headers(array_at(at[14], (at[15],), types.uint8), array_at(at[16], (at[17], 3), types.int64))
+    return Opened(tables, headers, array_at(at[18], (at[19],), types.int64), at[20])
 
 
 class Queue(NamedTuple):

@@ -17,9 +17,10 @@ from scapy.utils import RawPcapReader, RawPcapWriter
 
 from ..errors import MaglevError
 from ..forwarding import Decision, Statistics
+from ..fragments import FragmentTable
 from ..vips import VipMap
+from .socket import way_back
 
-IPV4_ETHERTYPE = b"\x08\x00"
 LATEST_NS = 2**32 * 10**9  # pcap counts seconds in 32 bits
 
 
@@ -28,6 +29,8 @@ class Decider(Protocol):
 
     vips: VipMap
 
+    @property
+    def fragments(self) -> FragmentTable: ...
     def decide(self, frame: bytes, now: float) -> Decision: ...
 
 
@@ -56,11 +59,13 @@ def _replay(source: Path, reader: Any, path: Path, forwarder: Decider) -> Statis
         writer.write_header(None)
         for frame, time_ns in _frames(source, reader, unit_ns):
             decision = forwarder.decide(frame, time_ns / 1e9)
-            statistics.count(decision)
-            if decision.reason is None:
-                swapped = frame[6:12] + frame[0:6] + IPV4_ETHERTYPE
-                seconds, rest_ns = divmod(time_ns, 10**9)
-                writer.write_packet(swapped + decision.packet, sec=seconds, usec=rest_ns // unit_ns)
+            seconds, rest_ns = divmod(time_ns, 10**9)
+            for each in decision.all():
+                statistics.count(each)
+            sent = [each.packet for each in decision.all() if each.reason is None] + [decision.answer]
+            for packet in filter(None, sent):
+                writer.write_packet(way_back(frame, packet) + packet, sec=seconds, usec=rest_ns // unit_ns)
+        statistics.add(Statistics(), forwarder.fragments.expired(float("inf")))
     return statistics
 
 

@@ -1,6 +1,6 @@
 """The simplest engine: one receive, one decision, one send, a packet at a time.
 
-Read this one first. A packet socket (packet(7)) sees every IPv4 frame that arrives on an interface before the
+Read this one first. A packet socket (packet(7)) sees every frame that arrives on an interface before the
 kernel's own stack does, and sends whole frames. The kernel then gets the same frame too; it says nothing about it
 as long as it does not forward (`ip_forward=0`) and the VIP is not an address of its own.
 """
@@ -18,10 +18,11 @@ from time import monotonic
 from ..conntrack import ConnectionTable
 from ..errors import PlatformError, Reason
 from ..forwarding import Decision, Forwarder, Statistics
+from ..gre import ETHERTYPES
 from ..vips import VipMap
 from .contract import Engine, Options, Table
 
-ETH_P_IP = 0x0800
+ETH_P_ALL = 0x0003
 SOL_PACKET = 263  # linux/socket.h
 PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 20, 23  # linux/if_packet.h: the latter: do not show us what we send
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32  # asm-generic/socket.h
@@ -39,7 +40,7 @@ def open_socket(interface: str) -> socket.socket:
     packets.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     with contextlib.suppress(PermissionError):  # the default buffer only loses more in a burst
         packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-    bind(packets, interface, ETH_P_IP)
+    bind(packets, interface, ETH_P_ALL)
     return packets
 
 
@@ -100,10 +101,27 @@ def run(
             if error.errno == errno.ENETDOWN:  # said once when the interface goes down; it may come up again
                 continue
             raise
-        decision = decide(frame, monotonic())
-        if decision.reason is None:
-            decision = send(packets, decision, next_hop(decision.endpoint))
-        count(decision)
+        carry_out(packets, decide(frame, monotonic()), frame, next_hop, count)
+
+
+def carry_out(
+    packets: socket.socket,
+    decision: Decision,
+    frame: bytes,
+    next_hop: NextHop,
+    count: Callable[[Decision], None],
+) -> None:
+    """Sends all that was decided about a frame, and has it counted."""
+    for each in decision.all():
+        count(send(packets, each, next_hop(each.endpoint)) if each.reason is None else each)
+    if decision.answer:
+        with contextlib.suppress(OSError):  # an answer is a courtesy
+            packets.send(way_back(frame, decision.answer) + decision.answer)
+
+
+def way_back(frame: bytes, packet: bytes) -> bytes:
+    """Returns the Ethernet header (14 bytes) that takes an IP packet to where a frame came from."""
+    return frame[6:12] + frame[0:6] + ETHERTYPES[packet[0] >> 4].to_bytes(2, "big")
 
 
 def send(packets: socket.socket, decision: Decision, ethernet: bytes | None) -> Decision:
@@ -126,12 +144,14 @@ class SocketEngine(Engine):
         self._packets = open_socket(options.interface)
         self._packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LOOK_UP_EVERY)
         self._connections = ConnectionTable(options.capacity, options.idle_timeout_s)
-        self._forwarder = Forwarder(options.address, self._connections)
+        self._interface = options.interface
+        self._forwarder = options.reference(self._connections)
         self._next_hops: Mapping[bytes, bytes] = {}
         self._statistics = Statistics()
         self._stopping = False
 
     def adopt(self, vips: VipMap) -> None:
+        self._forwarder.mtu_bytes = mtu_of(self._interface)
         self._forwarder.vips = vips
 
     def follow(self, next_hops: Mapping[bytes, bytes]) -> None:
@@ -151,7 +171,7 @@ class SocketEngine(Engine):
 
     def statistics(self) -> Statistics:
         found = Statistics()
-        found.forwarded, found.reasons = self._statistics.forwarded.copy(), self._statistics.reasons.copy()
+        found.add(self._statistics, self._forwarder.fragments.expired(monotonic()))
         return found
 
     @property

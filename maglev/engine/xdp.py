@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,8 +27,7 @@ from ..compiled import fast, inlined
 from ..errors import PlatformError
 from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, decide
 from ..fast.words import LINE_BYTES, prefetch
-from ..flow import V4_MAPPED
-from ..vips import VipMap
+from ..vips import ADDRESS_BITS, Prefix, VipMap
 from . import bpf
 from .af_xdp import COMPLETED, FILLED, LOCK, RING, SENT, SPARE, TAKEN, Pool, Sockets, Xsk, queues_of
 from .contract import Options
@@ -44,7 +44,7 @@ from .packet_thread import (
     hand_over,
     open_directory,
 )
-from .steering import redirect_vips
+from .steering import ADDRESS_BYTES, ALL, GRE_ONLY, redirect_vips
 
 LONGEST_WAIT_MS = 1000
 MSG_DONTWAIT = 0x40
@@ -188,14 +188,17 @@ class XdpEngine(FastEngine):
 
     def _open(self) -> None:
         """Opens a socket for each thread, and makes the program that will hand packets to them."""
-        self._vips = self._map(bpf.HASH, 4, 1, MOST_VIPS, bpf.NO_PREALLOC)
-        self._redirected: set[bytes] = set()
+        self._vips = self._map(bpf.HASH, ADDRESS_BYTES, 1, MOST_VIPS, bpf.NO_PREALLOC)
+        self._prefixes = self._map(bpf.LPM_TRIE, 4 + ADDRESS_BYTES, 1, MOST_VIPS, bpf.NO_PREALLOC)
+        self._redirected: set[Prefix] = set()
+        for address in self._own:
+            self._vips.put(address, bytes([GRE_ONLY]))
         handles = self._map(bpf.XSKMAP, 4, 4, len(self._threads))
         self._pools: list[Pool] = []
         self._sockets = self._open_sockets(Sockets(self._options.interface, self._options.busy_poll, self._undo))
         for number, xsk in enumerate(self._sockets):
             handles.put(number.to_bytes(4, "little"), int(xsk.descriptor[0]).to_bytes(4, "little"))
-        self._program = redirect_vips(self._vips, handles, len(self._threads), self._by_queue)
+        self._program = redirect_vips(self._vips, self._prefixes, handles, len(self._threads), self._by_queue)
         self._undo.callback(os.close, self._program)
 
     def _open_sockets(self, sockets: Sockets) -> list[Xsk]:
@@ -234,11 +237,15 @@ class XdpEngine(FastEngine):
     def adopt(self, vips: VipMap) -> None:
         """Exchanges the map of VIPs; packets to new VIPs come to us only when packet threads know them."""
         super().adopt(vips)
-        wanted = {address[len(V4_MAPPED) :] for address in vips.services}
-        for address in wanted - self._redirected:
-            self._vips.put(address, b"\1")
-        self._vips.remove(self._redirected - wanted)
+        wanted = set(vips.services)
+        for prefix in wanted - self._redirected:
+            self._place_of(prefix).put(_key_of(prefix), bytes([ALL]))
+        for prefix in self._redirected - wanted:
+            self._place_of(prefix).remove([_key_of(prefix)])
         self._redirected = wanted
+
+    def _place_of(self, prefix: Prefix) -> bpf.Map:
+        return self._vips if prefix.bits == ADDRESS_BITS else self._prefixes
 
     def close(self) -> None:
         """Gives everything back; a ring that is still mapped would keep its queue busy."""
@@ -247,3 +254,9 @@ class XdpEngine(FastEngine):
 
     def _work(self, thread: PacketThread) -> None:
         work(self._sockets[thread.number], self._pools[thread.number], thread.desk)
+
+
+def _key_of(prefix: Prefix) -> bytes:
+    """Returns the key of a VIP in the program's maps: struct bpf_lpm_trie_key where it is more than one address."""
+    length = b"" if prefix.bits == ADDRESS_BITS else prefix.bits.to_bytes(4, sys.byteorder)
+    return length + prefix.address

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..compiled import fast, inlined, signed
-from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S, IDLE_TICKS, require_sense, tick
+from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S, IDLE_TICKS, require_sense, tick, ticks_of
 from ..flow import Flow
 from .flow import Key, key_of
 from .numbering import Numbering
@@ -128,10 +128,13 @@ def _probe(table: Connections, key: Key, hashed: np.uint64) -> tuple[np.uint64, 
 
 
 @inlined
-def lookup(table: Connections, key: Key, hashed: np.uint64) -> int:
-    """Returns the number of the flow's backend and counts this as a use; `ABSENT` if there is no living entry."""
+def lookup(table: Connections, key: Key, hashed: np.uint64, within_ticks: int) -> int:
+    """Returns the number of the flow's backend and counts this as a use.
+
+    `ABSENT` if there is no entry that was used within the last `within_ticks`, at most an idle timeout.
+    """
     slot, found = _probe(table, key, hashed)
-    if found and _lives(table, slot):
+    if found and table.state[CLOCK] - signed(table.entries[slot, LAST_USE]) < within_ticks:
         table.state[HITS] += 1
         _use_again(table, slot)
         return signed(table.entries[slot, BACKEND])
@@ -189,10 +192,21 @@ def _remove(table: Connections, hole: np.uint64) -> None:
 
 
 @fast
-def lookup_at(table: Connections, key: Key, now: float) -> int:
+def lookup_at(table: Connections, key: Key, now: float, within_ticks: int) -> int:
     """Returns what `lookup` does, at `now` (seconds)."""
     advance(table, tick_of(now, table.limits[1]))
-    return lookup(table, key, hash_of(key, table.keys))
+    return lookup(table, key, hash_of(key, table.keys), within_ticks)
+
+
+@fast
+def peek_at(table: Connections, key: Key, now: float) -> int:
+    """Returns the number of the flow's backend at `now` (seconds), `ABSENT` if there is no living entry.
+
+    Changes nothing, so another thread than the table's may ask; what it changes meanwhile may be seen half done.
+    """
+    slot, found = _probe(table, key, hash_of(key, table.keys))
+    age = tick_of(now, table.limits[1]) - signed(table.entries[slot, LAST_USE])
+    return signed(table.entries[slot, BACKEND]) if found and age < IDLE_TICKS else ABSENT
 
 
 @fast
@@ -249,10 +263,18 @@ class FastConnectionTable:
         """Returns how many records were refused because the table was full."""
         return int(self.arrays.state[OVERFLOWS])
 
-    def lookup(self, flow: Flow, now: float) -> bytes | None:
-        """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no living entry."""
-        number = lookup_at(self.arrays, key_of(flow), now)
+    def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
+        """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no living entry.
+
+        `within_s` asks for one that was used so lately, where less than the idle timeout is enough.
+        """
+        number = lookup_at(self.arrays, key_of(flow), now, ticks_of(within_s, self.idle_timeout_s))
         return None if number == ABSENT else self._numbering.backends[number]
+
+    def peek(self, flow: Flow, now: float) -> bytes | None:
+        """Returns the flow's backend (16 bytes), None if there is no living entry; any thread may ask."""
+        number = peek_at(self.arrays, key_of(flow), now)
+        return self._numbering.backends[number] if 0 <= number < len(self._numbering) else None
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:
         """Remembers a flow's backend, in the place of an earlier one; returns False if the table is full."""

@@ -6,10 +6,15 @@ decides exactly as the reference does alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
+from ..flow import by_family
 from ..forwarding import Decision, Forwarder
-from ..gre import OVERHEAD_BYTES
+from ..fragments import FragmentTable
+from ..gre import LARGEST_OVERHEAD_BYTES
 from ..packets import ETHERNET_BYTES
 from ..vips import EMPTY, VipMap
 from .conntrack import FastConnectionTable
@@ -18,17 +23,19 @@ from .gre import HeaderMaker
 from .numbering import Numbering
 from .vips import FastMap
 
-NO_LIMIT_BYTES = 0xFFFF  # the MTU of a link that carries whatever IP can say
-
 
 class FastForwarder:
     """Decides as `maglev.forwarding.Forwarder` does, by the compiled fast path where it can."""
 
-    def __init__(self, address: bytes, capacity: int, idle_timeout_s: float, vips: VipMap = EMPTY) -> None:
+    def __init__(
+        self, own: bytes | Iterable[bytes], capacity: int, idle_timeout_s: float, vips: VipMap = EMPTY, **options: Any
+    ) -> None:
+        """Takes what `Forwarder` takes, and what its connection table does."""
         self.numbering = Numbering()
         self.connections = FastConnectionTable(self.numbering, capacity, idle_timeout_s)
-        self.reference = Forwarder(address, self.connections)
-        self._headers = HeaderMaker(address, self.numbering)
+        self.reference = Forwarder(own, self.connections, **options)
+        self._own = by_family(own).values()
+        self._headers = HeaderMaker(own, self.numbering)
         self._batch = new_batch(1)
         self.handed_over = 0  # frames that the reference decided
         self.vips = vips
@@ -41,16 +48,30 @@ class FastForwarder:
     @vips.setter
     def vips(self, vips: VipMap) -> None:
         self.reference.vips = vips
-        self._map = FastMap(vips, self.numbering)
+        self._map = FastMap(vips, self.numbering, self._own, self.connections.idle_timeout_s)
         self._to_anywhere = self._headers.headers(dict.fromkeys(self.numbering.backends, bytes(ETHERNET_BYTES)))
+
+    @property
+    def mtu_bytes(self) -> int:
+        """What the link carries that packets leave by."""
+        return self.reference.mtu_bytes
+
+    @mtu_bytes.setter
+    def mtu_bytes(self, mtu_bytes: int) -> None:
+        self.reference.mtu_bytes = mtu_bytes
+
+    @property
+    def fragments(self) -> FragmentTable:
+        """The fragment table, which is the reference's."""
+        return self.reference.fragments
 
     def decide(self, frame: bytes, now: float) -> Decision:
         """Returns what to do with an Ethernet frame at `now` (monotonic seconds); never raises."""
-        memory = np.frombuffer(bytes(OVERHEAD_BYTES) + frame, np.uint8).copy()
+        memory = np.frombuffer(bytes(LARGEST_OVERHEAD_BYTES) + frame, np.uint8).copy()
         batch = self._batch
-        batch.starts[0], batch.sizes[0] = OVERHEAD_BYTES, len(frame)
+        batch.starts[0], batch.sizes[0] = LARGEST_OVERHEAD_BYTES, len(frame)
         decide(
-            memory, batch, 1, self._map.tables, self._to_anywhere, self.connections.arrays, NO_LIMIT_BYTES, now
+            memory, batch, 1, self._map.tables, self._to_anywhere, self.connections.arrays, self.mtu_bytes, now
         )  # fmt: skip
         verdict = int(batch.verdicts[0])
         if verdict == RARE:

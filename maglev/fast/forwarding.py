@@ -13,35 +13,55 @@ import numpy as np
 
 from ..compiled import fast, inlined
 from ..errors import Reason
-from ..flow import TCP, UDP
-from ..gre import MAX_INNER_BYTES, OVERHEAD_BYTES
+from ..flow import GRE, TCP, UDP
+from ..gre import OVERHEAD_BYTES
 from ..packets import (
     ACK,
+    AUTHENTICATION,
+    DESTINATION_OPTIONS,
     ETHERNET_BYTES,
     ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    FRAGMENT,
+    HOP_BY_HOP,
     IPV4_BYTES,
+    IPV6_BYTES,
     MORE_FRAGMENTS_OR_OFFSET,
+    ROUTING,
     SYN,
     TCP_BYTES,
     UDP_BYTES,
 )
-from .conntrack import ABSENT, HALF, ZERO, Connections, advance, hash_of, lookup, record, tick_of
+from .conntrack import ABSENT, HALF, OVERFLOWS, ZERO, Connections, advance, hash_of, lookup, record, tick_of
 from .flow import Key, selection_hash
-from .gre import HAS_HOP, HEADER_BYTES, Headers, encapsulate
-from .vips import FIRST_BACKEND, FIRST_COUNTER, IS_ADDRESS, IS_SERVICE, POOL, Tables, find, is_usable, select
-from .words import prefetch, word8, word16, word32
+from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
+from .vips import (
+    BY_CLIENT,
+    FIRST_BACKEND,
+    FIRST_COUNTER,
+    POOL,
+    WITHIN_TICKS,
+    Tables,
+    find_vip,
+    is_own,
+    is_usable,
+    longest_prefix,
+    select,
+)
+from .words import prefetch, word8, word16, word32, word64
 
 Array = np.ndarray[Any, Any]
 
+EXTENSION_HEADERS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
 REASONS = tuple(Reason)
 FORWARDED, RARE = -1, -2  # verdicts; all others are places in REASONS
 LARGEST_BATCH = 256
 V4_MAPPED = np.uint64(0xFFFF00000000)  # before an IPv4 address in the second half of an IPv4-mapped one
-ADDRESS, SERVICE = np.uint64(IS_ADDRESS), np.uint64(IS_SERVICE)
+ONE = np.uint64(1)
 
 _CODES = {reason: code for code, reason in enumerate(REASONS)}
 FRAME_TOO_SHORT = _CODES[Reason.FRAME_TOO_SHORT]
-NOT_IPV4 = _CODES[Reason.NOT_IPV4]
+NOT_IP = _CODES[Reason.NOT_IP]
 BAD_IP_VERSION = _CODES[Reason.BAD_IP_VERSION]
 BAD_IP_HEADER_LENGTH = _CODES[Reason.BAD_IP_HEADER_LENGTH]
 BAD_IP_TOTAL_LENGTH = _CODES[Reason.BAD_IP_TOTAL_LENGTH]
@@ -64,27 +84,55 @@ class Batch(NamedTuple):
     counters: Array  # int64: whom a forwarded packet is counted for
     keys: Array  # uint64 (…, 5): its flow
     hashes: Array  # uint64: the flow's hash in the connection table
-    facts: Array  # int64 (…, 4): VIP, whether it opens a connection, TOS, bytes of the IP packet
+    facts: Array  # int64 (…, 5): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType
 
 
-VIP, OPENS, TOS, INNER_BYTES = range(4)
+VIP, OPENS, TOS, INNER_BYTES, KIND = range(5)
 
 
 def new_batch(size: int = LARGEST_BATCH) -> Batch:
     """Returns room for a batch of `size` packets."""
     starts, sizes, verdicts, counters = np.zeros((4, size), np.int64)
-    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 4), np.int64)
+    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 5), np.int64)
     return Batch(starts, sizes, verdicts, counters, keys, hashes, facts)
 
 
-@inlined
-def _addresses(memory: Array, ip: int) -> tuple[np.uint64, np.uint64]:
-    """Returns the second halves of source and destination, IPv4 mapped; their first halves are 0."""
-    return V4_MAPPED | np.uint64(word32(memory, ip + 12)), V4_MAPPED | np.uint64(word32(memory, ip + 16))
+class Header(NamedTuple):
+    """What an IP header says, of either version; addresses are two words each."""
+
+    verdict: int  # `FORWARDED` if it is sound, or what the packet is not forwarded for
+    source_high: np.uint64
+    source: np.uint64
+    destination_high: np.uint64
+    destination: np.uint64
+    protocol: int
+    transport: int  # where the transport header begins
+    total_bytes: int
+    tos: int
+    is_plain: bool  # whether the transport header follows at once, and is there
 
 
 @inlined
-def _check_header(memory: Array, ip: int, ip_bytes: int) -> int:
+def _read_v4(memory: Array, ip: int, ip_bytes: int) -> Header:
+    verdict = FRAME_TOO_SHORT if ip_bytes < IPV4_BYTES else _check_v4(memory, ip, ip_bytes)
+    if verdict != FORWARDED:
+        return Header(verdict, ZERO, ZERO, ZERO, ZERO, 0, 0, 0, 0, False)
+    return Header(
+        FORWARDED,
+        ZERO,
+        V4_MAPPED | np.uint64(word32(memory, ip + 12)),
+        ZERO,
+        V4_MAPPED | np.uint64(word32(memory, ip + 16)),
+        word8(memory, ip + 9),
+        ip + IPV4_BYTES,
+        word16(memory, ip + 2),
+        word8(memory, ip + 1),
+        word16(memory, ip + 6) & MORE_FRAGMENTS_OR_OFFSET == 0,
+    )
+
+
+@inlined
+def _check_v4(memory: Array, ip: int, ip_bytes: int) -> int:
     """Returns `FORWARDED` for an IPv4 header without options that is sound, or what it is not forwarded for."""
     version, header_words = word8(memory, ip) >> 4, word8(memory, ip) & 0x0F
     if version != 4:
@@ -102,6 +150,27 @@ def _check_header(memory: Array, ip: int, ip_bytes: int) -> int:
     for at in range(0, IPV4_BYTES, 4):
         total += word32(memory, ip + at)
     return FORWARDED if total % 0xFFFF == 0 else BAD_IP_CHECKSUM
+
+
+@inlined
+def _read_v6(memory: Array, ip: int, ip_bytes: int) -> Header:
+    """Reads an IPv6 header; extension headers make the packet a rare one."""
+    if ip_bytes < IPV6_BYTES:
+        return Header(FRAME_TOO_SHORT, ZERO, ZERO, ZERO, ZERO, 0, 0, 0, 0, False)
+    total_bytes, protocol = IPV6_BYTES + word16(memory, ip + 4), word8(memory, ip + 6)
+    verdict = BAD_IP_VERSION if word8(memory, ip) >> 4 != 6 else TRUNCATED if ip_bytes < total_bytes else FORWARDED
+    return Header(
+        verdict,
+        word64(memory, ip + 8),
+        word64(memory, ip + 16),
+        word64(memory, ip + 24),
+        word64(memory, ip + 32),
+        protocol,
+        ip + IPV6_BYTES,
+        total_bytes,
+        word16(memory, ip) >> 4 & 0xFF,
+        True,
+    )
 
 
 @inlined
@@ -125,45 +194,63 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     start, size = batch.starts[i], batch.sizes[i]
     if size < ETHERNET_BYTES:
         return FRAME_TOO_SHORT
-    if word16(memory, start + 12) != ETHERTYPE_IPV4:
-        return NOT_IPV4
-    if size < ETHERNET_BYTES + IPV4_BYTES:
-        return FRAME_TOO_SHORT
-    ip = start + ETHERNET_BYTES
-    verdict = _check_header(memory, ip, size - ETHERNET_BYTES)
-    if verdict != FORWARDED:
-        return verdict
-    source, destination = _addresses(memory, ip)
-    if find(tables.services, ZERO, destination, ADDRESS) == ABSENT:
-        return NOT_VIP
-    if word16(memory, ip + 6) & MORE_FRAGMENTS_OR_OFFSET:
+    kind, ip, ip_bytes = word16(memory, start + 12), start + ETHERNET_BYTES, size - ETHERNET_BYTES
+    if kind == ETHERTYPE_IPV4:
+        header = _read_v4(memory, ip, ip_bytes)
+    elif kind == ETHERTYPE_IPV6:
+        header = _read_v6(memory, ip, ip_bytes)
+    else:
+        return NOT_IP
+    if header.verdict != FORWARDED:
+        return header.verdict
+    high, low = header.destination_high, header.destination
+    place = longest_prefix(tables, high, low)
+    if place == ABSENT:
+        return RARE if _is_rare_elsewhere(tables, header, kind) else NOT_VIP
+    if not header.is_plain:
         return RARE
-    total_bytes, protocol, transport = word16(memory, ip + 2), word8(memory, ip + 9), ip + IPV4_BYTES
-    verdict = _check_transport(memory, transport, total_bytes - IPV4_BYTES, protocol)
+    transport, protocol = header.transport, header.protocol
+    verdict = _check_transport(memory, transport, ip + header.total_bytes - transport, protocol)
     if verdict != FORWARDED:
         return verdict
     ports = word32(memory, transport)
-    vip = find(tables.services, ZERO, destination, SERVICE | np.uint64(protocol << 16 | ports & 0xFFFF))
+    vip = find_vip(tables, place, high, low, protocol, ports & 0xFFFF)
     if vip == ABSENT:
         return NO_VIP_PORT
-    key = (ZERO, source, ZERO, destination, np.uint64(ports) << HALF | np.uint64(protocol << 8 | 1))
+    by_client = tables.vips[vip, BY_CLIENT] != 0
+    numbers = ONE if by_client else np.uint64(ports) << HALF | np.uint64(protocol << 8 | 1)
+    key = (header.source_high, header.source, high, low, numbers)
     hashed = hash_of(key, connections.keys)
     prefetch(connections.entries, hashed & np.uint64(connections.entries.shape[0] - 1))
     for word in range(5):
         batch.keys[i, word] = key[word]
     batch.hashes[i] = hashed
+    opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
     batch.facts[i, VIP] = vip
-    batch.facts[i, OPENS] = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
-    batch.facts[i, TOS] = word8(memory, ip + 1)
-    batch.facts[i, INNER_BYTES] = total_bytes
+    batch.facts[i, OPENS] = opens and not by_client
+    batch.facts[i, TOS] = header.tos
+    batch.facts[i, INNER_BYTES] = header.total_bytes
+    batch.facts[i, KIND] = kind
     return FORWARDED
 
 
 @inlined
-def _choose(key: Key, hashed: np.uint64, opens: bool, pool: int, tables: Tables, connections: Connections) -> int:
+def _is_rare_elsewhere(tables: Tables, header: Header, kind: int) -> bool:
+    """Says whether the reference must look at a packet that is for no VIP.
+
+    It may be for this Maglev itself, GRE that another has sent on; or have extension headers, which may be malformed.
+    """
+    if kind == ETHERTYPE_IPV6 and header.protocol in EXTENSION_HEADERS:
+        return True
+    return header.protocol == GRE and is_own(tables, header.destination_high, header.destination)
+
+
+@inlined
+def _choose(key: Key, hashed: np.uint64, opens: bool, vip: int, tables: Tables, connections: Connections) -> int:
     """Returns a flow's backend, and remembers it; `ABSENT` if there is none (Maglev §3.3)."""
+    pool = tables.vips[vip, POOL]
     if not opens:
-        known = lookup(connections, key, hashed)
+        known = lookup(connections, key, hashed, tables.vips[vip, WITHIN_TICKS])
         if known != ABSENT and is_usable(tables, pool, known):
             return known
     selected = select(tables, pool, selection_hash(key))
@@ -178,22 +265,26 @@ def _forward(
 ) -> int:
     """Chooses the backend of one packet and encapsulates it; returns `FORWARDED`, or why it cannot be."""
     keys, vip, inner_bytes = batch.keys, batch.facts[i, VIP], batch.facts[i, INNER_BYTES]
+    tos, kind = batch.facts[i, TOS], batch.facts[i, KIND]
     key = (keys[i, 0], keys[i, 1], keys[i, 2], keys[i, 3], keys[i, 4])
-    pool = tables.vips[vip, POOL]
-    backend = _choose(key, batch.hashes[i], batch.facts[i, OPENS] != 0, pool, tables, connections)
+    overflows = connections.state[OVERFLOWS]
+    backend = _choose(key, batch.hashes[i], batch.facts[i, OPENS] != 0, vip, tables, connections)
     if backend == ABSENT:
         return NO_BACKEND
-    if inner_bytes > MAX_INNER_BYTES:
-        return TOO_BIG
     if not headers.facts[backend, HAS_HOP]:
         return NO_NEXT_HOP
-    if inner_bytes + OVERHEAD_BYTES > mtu_bytes:
-        return TOO_BIG
-    start = batch.starts[i] - OVERHEAD_BYTES
-    encapsulate(memory, start, headers, backend, batch.facts[i, TOS], inner_bytes)
+    overhead_bytes = headers.facts[backend, OVERHEAD]
+    if inner_bytes + overhead_bytes > mtu_bytes:
+        connections.state[OVERFLOWS] = overflows  # the reference will choose, and count, once more
+        return RARE  # it is cut into pieces, or its sender is told
+    start = batch.starts[i] - overhead_bytes
+    if overhead_bytes == OVERHEAD_BYTES:
+        encapsulate(memory, start, headers, backend, tos, inner_bytes, kind)
+    else:
+        encapsulate_v6(memory, start, headers, backend, tos, inner_bytes, kind, selection_hash(key))
     batch.starts[i] = start
-    batch.sizes[i] = HEADER_BYTES + inner_bytes
-    batch.counters[i] = tables.vips[vip, FIRST_COUNTER] + backend - tables.pools[pool, FIRST_BACKEND]
+    batch.sizes[i] = ETHERNET_BYTES + overhead_bytes + inner_bytes
+    batch.counters[i] = tables.vips[vip, FIRST_COUNTER] + backend - tables.pools[tables.vips[vip, POOL], FIRST_BACKEND]
     return FORWARDED
 
 
@@ -204,7 +295,8 @@ def decide(
 ) -> None:  # fmt: skip
     """Decides the first `count` packets of a batch at `now` (seconds), and writes outer headers in front of them.
 
-    Each frame needs `OVERHEAD_BYTES` of room before it. `mtu_bytes` is what the link carries, outer IP header and all.
+    Each frame needs `LARGEST_OVERHEAD_BYTES` of room before it. `mtu_bytes` is what the link carries, outer IP header
+    and all.
     """
     advance(connections, tick_of(now, connections.limits[1]))
     for i in range(count):

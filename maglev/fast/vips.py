@@ -6,31 +6,34 @@ Like the reference's `VipMap` it is built aside and exchanged whole; its arrays 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..compiled import fast, inlined, signed
-from ..flow import ICMP
-from ..vips import Backends, Service, VipMap
+from ..conntrack import DEFAULT_IDLE_TIMEOUT_S, ticks_of
+from ..flow import PORTED
+from ..vips import ADDRESS_BITS, Backends, Prefix, Service, VipMap
 from .conntrack import ABSENT, MIX_1, MIX_2, ONE, ZERO
 from .numbering import Numbering
 
 Array = np.ndarray[Any, Any]
-Served = tuple[bytes, tuple[int, int], Service]  # address, (protocol, port), what is there
+Served = tuple[Prefix, tuple[int, int], Service]  # where, (protocol, port), what is there
 
-IS_SERVICE, IS_ADDRESS = 1 << 32, 1 << 33  # what a row of `services` is about
+IS_SERVICE, IS_PREFIX, IS_OWN = 1 << 32, 1 << 33, 1 << 34  # what a row of `services` is about
+LENGTH_SHIFT = 40  # where a row has the place of its prefix's length
 FIRST_SLOT, FIRST_BACKEND, BACKENDS, FIRST_FLAG = range(4)  # columns of `pools`
-POOL, FIRST_COUNTER = range(2)  # columns of `vips`
+POOL, FIRST_COUNTER, BY_CLIENT, WITHIN_TICKS = range(4)  # columns of `vips`
 MIX_SHIFT = np.uint64(29)
 
 
 class Tables(NamedTuple):
     """What compiled code needs to know of VIPs and pools."""
 
-    services: Array  # uint64 (rows, 4), a hash table: address in two words, protocol and port, number of the VIP
-    vips: Array  # int64 (VIPs, 2): its pool, its first counter
+    services: Array  # uint64 (rows, 4), a hash table: prefix in two words, its length with protocol and port, VIP
+    masks: Array  # uint64 (lengths, 2): which bits of an address count for a prefix, the longest first
+    vips: Array  # int64 (VIPs, 4): pool, first counter, whether clients keep their backends, how long in ticks
     pools: Array  # int64 (pools, 4): first slot, first backend, how many numbers from there on, first flag in `usable`
     slots: Array  # int32 (pools x M,): the lookup tables: numbers of backends, or -1
     usable: Array  # uint8: 1 for each backend of a pool that may keep its flows
@@ -45,13 +48,38 @@ def _row_of(high: np.uint64, low: np.uint64, numbers: np.uint64, rows: int) -> n
 
 @inlined
 def find(services: Array, high: np.uint64, low: np.uint64, numbers: np.uint64) -> int:
-    """Returns the number of the VIP at an address (two words), protocol and port; `ABSENT` if there is none."""
+    """Returns what the row of a prefix (two words) and numbers says; `ABSENT` if there is none."""
     row = _row_of(high, low, numbers, services.shape[0])
     while services[row, 2] != ZERO:
         if services[row, 2] == numbers and services[row, 1] == low and services[row, 0] == high:
             return signed(services[row, 3])
         row = (row + ONE) & np.uint64(services.shape[0] - 1)
     return ABSENT
+
+
+@inlined
+def longest_prefix(tables: Tables, high: np.uint64, low: np.uint64) -> int:
+    """Returns the place of the length of the longest prefix that holds an address; `ABSENT` if none does."""
+    for place in range(tables.masks.shape[0]):
+        high_bits, low_bits = high & tables.masks[place, 0], low & tables.masks[place, 1]
+        if find(tables.services, high_bits, low_bits, np.uint64(IS_PREFIX | place << LENGTH_SHIFT)) != ABSENT:
+            return place
+    return ABSENT
+
+
+@inlined
+def find_vip(tables: Tables, place: int, high: np.uint64, low: np.uint64, protocol: int, port: int) -> int:
+    """Returns the number of the VIP that takes a protocol and port in a prefix; `ABSENT` if there is none."""
+    high, low = high & tables.masks[place, 0], low & tables.masks[place, 1]
+    numbers = IS_SERVICE | place << LENGTH_SHIFT | protocol << 16
+    vip = find(tables.services, high, low, np.uint64(numbers | port))
+    return vip if vip != ABSENT else find(tables.services, high, low, np.uint64(numbers))
+
+
+@inlined
+def is_own(tables: Tables, high: np.uint64, low: np.uint64) -> bool:
+    """Says whether an address is the Maglev's own."""
+    return find(tables.services, high, low, np.uint64(IS_OWN)) != ABSENT
 
 
 @fast
@@ -89,9 +117,15 @@ class _Pool(NamedTuple):
 
 
 class FastMap:
-    """A `VipMap` as arrays."""
+    """A `VipMap` as arrays, for the Maglev whose own addresses are `own` (16 bytes each)."""
 
-    def __init__(self, vips: VipMap, numbering: Numbering) -> None:
+    def __init__(
+        self,
+        vips: VipMap,
+        numbering: Numbering,
+        own: Iterable[bytes] = (),
+        idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+    ) -> None:
         services = _services(vips)
         backends = list({id(service.backends): service.backends for _, _, service in services}.values())
         self._pools = [_pool(each, numbering) for each in backends]
@@ -102,16 +136,20 @@ class FastMap:
         widths = [len(self._pools[pool].usable) for pool in self._pool_of]
         self._first_counters = np.concatenate(([0], np.cumsum(widths, dtype=np.int64)))
         self.counters = int(self._first_counters[-1])  # how many there are: one for each VIP and backend behind it
-        self.tables = self._arrays(services, list(vips.services))
+        within = [ticks_of(service.idle_timeout_s, idle_timeout_s) for _, _, service in services]
+        by_client = [service.by_client for _, _, service in services]
+        of_vips = [self._pool_of, self._first_counters[:-1], by_client, within]
+        self.tables = self._arrays(np.array(of_vips, np.int64).T.copy(), _hash_table(services, vips, own), vips.lengths)
 
-    def _arrays(self, services: Sequence[Served], addresses: Sequence[bytes]) -> Tables:
+    def _arrays(self, of_vips: Array, services: Array, lengths: Sequence[int]) -> Tables:
         pools = self._pools
         flags = np.concatenate(([0], np.cumsum([len(pool.usable) for pool in pools], dtype=np.int64)))
         size = len(pools[0].slots) if pools else 1
         rows = [(i * size, pool.first, len(pool.usable), flags[i]) for i, pool in enumerate(pools)]
         return Tables(
-            services=_hash_table(services, addresses),
-            vips=np.array([self._pool_of, self._first_counters[:-1]], np.int64).T.copy(),
+            services=services,
+            masks=np.array([_mask(bits) for bits in lengths], np.uint64).reshape(-1, 2),
+            vips=of_vips,
             pools=np.array(rows, np.int64).reshape(-1, 4),
             slots=_joined([pool.slots for pool in pools], np.int32),
             usable=_joined([pool.usable for pool in pools], np.uint8),
@@ -130,13 +168,18 @@ class FastMap:
 
 
 def _services(vips: VipMap) -> list[Served]:
-    """Returns every VIP but the one that takes an address's pings: they are left to the reference."""
+    """Returns every VIP whose packets have ports: what else there is, is left to the reference."""
     return [
-        (address, at, service)
-        for address, ports in vips.services.items()
+        (prefix, at, service)
+        for prefix, ports in vips.services.items()
         for at, service in ports.items()
-        if at[0] != ICMP
+        if at[0] in PORTED
     ]
+
+
+def _mask(bits: int) -> tuple[int, int]:
+    mask = (1 << ADDRESS_BITS) - (1 << ADDRESS_BITS - bits)
+    return mask >> 64, mask & (1 << 64) - 1
 
 
 def _pool(backends: Backends, numbering: Numbering) -> _Pool:
@@ -148,13 +191,17 @@ def _pool(backends: Backends, numbering: Numbering) -> _Pool:
     return _Pool(first, numbers[backends.table], usable)
 
 
-def _hash_table(services: Sequence[Served], addresses: Sequence[bytes]) -> Array:
-    """Returns the array `services`, at most half of its rows in use: a row for each VIP, and one for each address."""
-    numbers = [IS_SERVICE | protocol << 16 | port for _, (protocol, port), _ in services]
-    wanted = np.zeros((len(services) + len(addresses), 4), np.uint64)
-    names = [address for address, _, _ in services] + list(addresses)
-    wanted[:, :2] = np.frombuffer(b"".join(names), ">u8").reshape(-1, 2)
-    wanted[:, 2] = numbers + [IS_ADDRESS] * len(addresses)
+def _hash_table(services: Sequence[Served], vips: VipMap, own: Iterable[bytes]) -> Array:
+    """Returns `services`, at most half of its rows in use: one for each VIP, each prefix, each address of our own."""
+    place = {bits: number << LENGTH_SHIFT for number, bits in enumerate(vips.lengths)}
+    rows = [
+        *((prefix.address, IS_SERVICE | place[prefix.bits] | at[0] << 16 | at[1]) for prefix, at, _ in services),
+        *((prefix.address, IS_PREFIX | place[prefix.bits]) for prefix in vips.services),
+        *((address, IS_OWN) for address in own),
+    ]
+    wanted = np.zeros((len(rows), 4), np.uint64)
+    wanted[:, :2] = np.frombuffer(b"".join(address for address, _ in rows), ">u8").reshape(-1, 2)
+    wanted[:, 2] = [numbers for _, numbers in rows]
     wanted[: len(services), 3] = range(len(services))
     table = np.zeros((1 << (2 * len(wanted)).bit_length(), 4), np.uint64)
     _fill(table, wanted)

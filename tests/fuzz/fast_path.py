@@ -10,48 +10,70 @@ frame lies in a memory that is just as long as it.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import struct
 import sys
 import time
 from collections import Counter
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 from maglev import config
 from maglev.conntrack import ConnectionTable
 from maglev.fast.forwarder import FastForwarder
 from maglev.flow import pack_address
-from maglev.forwarding import Forwarder
+from maglev.forwarding import Decision, Forwarder
+from maglev.fragments import Limits
 from maglev.packets import internet_sum
 from maglev.selection import MapBuilder
 
-MAGLEV = pack_address("10.1.1.2")
-VIPS = [("192.0.2.1", "tcp", 80), ("192.0.2.1", "udp", 53), ("192.0.2.1", "tcp", 443), ("192.0.2.200", "udp", 443)]
+OWN = [pack_address("10.1.1.2"), pack_address("fd00:1::2")]
+PEERS = ["10.1.1.2", "10.1.2.2", "10.1.3.2"]
+# Name, address or prefix, protocol, port, pool, and what else is said of it.
+VIPS = [
+    ("www", "192.0.2.1", "tcp", 80, "web", {}),
+    ("dns", "192.0.2.1", "udp", 53, "names", {"idle_timeout_s": 5.0}),
+    ("https", "192.0.2.1", "tcp", 443, "web", {"affinity": "client"}),
+    ("shop", "192.0.2.1", "tcp", 8443, "web", {"affinity": "client"}),
+    ("quic", "192.0.2.200", "udp", 443, "names", {"affinity": "client", "idle_timeout_s": 20.0}),
+    ("many", "192.0.2.0/24", "tcp", 0, "web", {}),
+    ("some", "192.0.2.64/28", "tcp", 80, "names", {}),
+    ("vpn", "192.0.2.65", "esp", 0, "names", {}),
+    ("www6", "2001:db8::1", "tcp", 80, "web", {}),
+    ("dns6", "2001:db8::1", "udp", 53, "mixed", {}),
+    ("many6", "2001:db8::/64", "tcp", 0, "mixed", {"affinity": "client"}),
+]
+ELSEWHERE = {4: "198.51.100.77", 6: "2001:db8:1::1"}
+CLIENTS = {4: ["203.0.113.0", "203.0.113.1"], 6: ["2001:db8:c::1", "2001:db8:c::2"]}
+NUMBERS = {"tcp": 6, "udp": 17, "esp": 50}
 WEB, NAMES = [f"10.2.{number}.2" for number in range(1, 8)], ["10.3.1.2", "10.3.2.2", "10.2.3.2"]
-ETHERNET = bytes.fromhex("020000000002020000000001")
+MIXED = ["10.2.1.2", "fd00:2::1", "fd00:2::2"]
+LINK = bytes.fromhex("020000000002020000000001")
 HISTORY = 2000  # frames between two fresh starts
 IDLE_S = 60.0
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 
 def a_map(choices: random.Random, builder: MapBuilder):
-    """Returns a map of VIPs as it may be after a reload: some VIPs, weights, and endpoints that are down."""
-    down = {ip_address(address) for address in WEB + NAMES if choices.random() < 0.2}
-    weights = {address: choices.choice([0, 1, 1, 1, 2.5]) for address in WEB + NAMES}
+    """Returns a map of VIPs as it may be after a reload: some VIPs, weights, and machines that are down."""
+    machines = sorted({*WEB, *NAMES, *MIXED, *PEERS})
+    down = {ip_address(address) for address in machines if choices.random() < 0.2}
+    weights = {address: choices.choice([0, 1, 1, 1, 2.5]) for address in machines}
     served = [vip for vip in VIPS if choices.random() < 0.9] or VIPS
     document = {
-        "maglevs": [{"name": "m1", "address": "10.1.1.2"}],
+        "maglevs": [{"name": address, "address": address} for address in PEERS[: choices.choice([1, 1, 3])]],
         "pools": {
             name: {"endpoints": [{"address": address, "weight": weights[address]} for address in addresses]}
-            for name, addresses in (("web", WEB), ("names", NAMES))
+            for name, addresses in (("web", WEB), ("names", NAMES), ("mixed", MIXED))
         },
         "vips": [
-            {"name": f"v{number}", "address": address, "protocol": protocol, "port": port,
-             "pool": "web" if protocol == "tcp" else "names"}
-            for number, (address, protocol, port) in enumerate(served)
+            {"name": name, "address": address, "protocol": protocol, "port": port, "pool": pool, **more}
+            for name, address, protocol, port, pool, more in served
         ],
         "forwarder": {"table_size": 251},
     }  # fmt: skip
-    return builder.build(config.parse(str(document)), "default", lambda member: member.address not in down)
+    return builder.build(config.parse(json.dumps(document)), "default", lambda member: member.address not in down)
 
 
 def transport(choices: random.Random, protocol: int, flow: int, port: int) -> bytes:
@@ -65,32 +87,90 @@ def transport(choices: random.Random, protocol: int, flow: int, port: int) -> by
     if protocol == 17:
         length = choices.choice([8 + len(payload)] * 6 + [7, 8, 9 + len(payload)])
         return struct.pack("!HHHH", sport, port, length, 0) + payload
+    if protocol in (1, 58) and choices.random() < 0.6:
+        return an_error(choices, 4 if protocol == 1 else 6, flow)
     return choices.randbytes(choices.choice([0, 4, 8, 30])) + payload
 
 
-def a_packet(choices: random.Random) -> bytes:
-    """Returns a frame of some kind that a client may send, from few flows so that they meet again."""
-    address, usual, port = choices.choice(VIPS)
-    destination = choices.choice([address] * 9 + ["198.51.100.77"])
-    port = choices.choice([port] * 9 + [81])
-    protocol = choices.choice([6 if usual == "tcp" else 17] * 16 + [6, 17, 1, 47, 50])
+def an_error(choices: random.Random, version: int, flow: int) -> bytes:
+    """Returns an ICMP error about a packet that a VIP sent to a client."""
+    vip = a_target(choices, version)
+    ports = struct.pack("!HHHH", vip.port, 1024 + flow, 8, 0)
+    quoted = ip_packet(choices, version, vip.protocol, vip.address, choices.choice(CLIENTS[version]), ports)
+    kind = choices.choice([3, 11, 3, 8] if version == 4 else [1, 2, 3, 128])
+    return struct.pack("!BBHI", kind, 4, 0, 1400) + quoted[: choices.choice([2000, 2000, 2000, 28, 24, 10])]
+
+
+class Target(NamedTuple):
+    """Where a packet goes."""
+
+    address: str
+    protocol: int
+    port: int
+
+
+def a_target(choices: random.Random, version: int) -> Target:
+    """Returns mostly a VIP, one of the addresses of its prefix, and its protocol and port."""
+    _, address, protocol, port, _, _ = choices.choice([vip for vip in VIPS if (":" in vip[1]) == (version == 6)])
+    network = ip_network(address)
+    address = str(network[choices.choice([0, 1, 1, 7, 66]) % network.num_addresses])
+    port = port or choices.choice([80, 443, 9999])
+    if choices.random() < 0.1:
+        return Target(choices.choice([address, ELSEWHERE[version]]), choices.choice([6, 17, 50, 47, 1, 58]), port + 1)
+    return Target(address, NUMBERS[protocol], port)
+
+
+def ip_packet(choices: random.Random, version: int, protocol: int, source: str, destination: str, body: bytes) -> bytes:
+    """Returns an IP packet around a body, sometimes with options, extension headers, or as a fragment."""
+    make = v4_packet if version == 4 else v6_packet
+    return make(choices, protocol, ip_address(source).packed, ip_address(destination).packed, body)
+
+
+def v4_packet(choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes) -> bytes:
     options = choices.choice([b""] * 15 + [bytes.fromhex("01010101"), bytes.fromhex("94040000")])
-    fragment = choices.choice([0x4000] * 10 + [0] * 5 + [0x2000, 0x00B9])
-    body = transport(choices, protocol, choices.randrange(12), port)
+    fragment = choices.choice([0x4000] * 10 + [0] * 5 + [0x2000, 0x2000, 0x00B9, 0x20B9])
     header = struct.pack(
         "!BBHHHBBH4s4s", 0x45 + len(options) // 4, choices.choice([0, 0, 0xB8]), 20 + len(options) + len(body),
-        choices.randrange(65536), fragment, choices.choice([1, 64]), protocol, 0,
-        bytes([203, 0, 113, choices.randrange(2)]), ip_address(destination).packed,
+        choices.randrange(4), fragment, choices.choice([1, 64]), protocol, 0, source, destination,
     ) + options  # fmt: skip
-    header = header[:10] + struct.pack("!H", -internet_sum(header) % 0xFFFF) + header[12:]
-    return ETHERNET + b"\x08\x00" + header + body + bytes(choices.choice([0, 0, 6]))
+    return header[:10] + struct.pack("!H", -internet_sum(header) % 0xFFFF) + header[12:] + body
+
+
+def v6_packet(choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes) -> bytes:
+    for _ in range(choices.choice([0] * 12 + [1, 1, 2, 3])):
+        kind = choices.choice([0, 43, 60, 51, 44, 44, 44])
+        if kind == 44:
+            part = choices.choice([0, 1, 1, 0x05C8, 0x05C9])
+            body = struct.pack("!BBHI", protocol, 0, part, choices.randrange(4)) + body
+        else:
+            units = choices.choice([0, 0, 1])
+            size = (units + 2) * 4 if kind == 51 else (units + 1) * 8
+            body = bytes([protocol, units]) + bytes(size - 2) + body
+        protocol = kind
+    first = 6 << 28 | choices.choice([0, 0, 0xB8]) << 20 | choices.randrange(1 << 20)
+    return struct.pack("!IHBB16s16s", first, len(body), protocol, choices.choice([1, 64]), source, destination) + body
+
+
+def a_packet(choices: random.Random) -> bytes:
+    """Returns a frame that a client or another Maglev may send, from few flows so that they meet again."""
+    version = choices.choice([4, 4, 6])
+    target = a_target(choices, version)
+    protocol = choices.choice([target.protocol] * 12 + [1 if version == 4 else 58])
+    body = transport(choices, protocol, choices.randrange(12), target.port)
+    packet = ip_packet(choices, version, protocol, choices.choice(CLIENTS[version]), target.address, body)
+    if choices.random() < 0.05:
+        outer = choices.choice([4, 4, 6])
+        gre = struct.pack("!H", choices.choice([0x0100, 0x0100, 0])) + ETHERTYPES[version]
+        ends = (choices.choice([*PEERS, "10.9.9.9"]), "10.1.1.2") if outer == 4 else ("fd00:1::3", "fd00:1::2")
+        packet, version = ip_packet(choices, outer, 47, *ends, gre + packet), outer
+    return LINK + ETHERTYPES[version] + packet + bytes(choices.choice([0, 0, 6]))
 
 
 def mutated(choices: random.Random, frame: bytes) -> bytes:
     """Returns the frame with some bytes of its headers replaced, perhaps cut short, perhaps its checksum mended."""
     changed = bytearray(frame)
     for _ in range(choices.choice([1, 1, 2, 5])):
-        changed[min(choices.randrange(12, 60), len(changed) - 1)] = choices.randrange(256)
+        changed[min(choices.randrange(12, 80), len(changed) - 1)] = choices.randrange(256)
     if choices.random() < 0.6 and len(changed) > 14:
         header = changed[14 : 14 + max(5, changed[14] & 15) * 4]
         if len(header) >= 20 and len(header) % 2 == 0:
@@ -113,8 +193,10 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     builder, now = MapBuilder(), choices.uniform(0, 1e6)
     capacity = choices.choice([0, 1, 5, 40, 10_000])
     vips = a_map(choices, builder)
-    reference = Forwarder(MAGLEV, ConnectionTable(capacity, IDLE_S), vips)
-    fast = FastForwarder(MAGLEV, capacity, IDLE_S, vips)
+    limits = Limits(packets=choices.choice([3, 1000]), held_fragments=choices.choice([0, 5, 100]), held_bytes=20_000)
+    reference = Forwarder(OWN, ConnectionTable(capacity, IDLE_S), vips, fragment_limits=limits)
+    fast = FastForwarder(OWN, capacity, IDLE_S, vips, fragment_limits=limits)
+    reference.mtu_bytes = fast.mtu_bytes = choices.choice([1500, 1480, 1600, 65535])
     for number in range(frames):
         if choices.random() < 0.01:
             reference.vips = fast.vips = a_map(choices, builder)
@@ -124,13 +206,19 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
         assert found == expected, (
             f"seed {seed}, frame {number}, {frame.hex(' ')}: should have been {expected}, but was {found}"
         )
-        fates["forwarded" if expected.reason is None else expected.reason] += 1
+        fates[fate_of(expected)] += 1
     fates["handed over"] = fast.handed_over
     kept, held = reference.connections.by_backend(now, IDLE_S / 2), fast.connections.by_backend(now, IDLE_S / 2)
     assert kept == held, f"seed {seed}: the tables should hold {kept}, but the fast one holds {held}"
     overflows = reference.connections.overflows, fast.connections.overflows
     assert overflows[0] == overflows[1], f"seed {seed}: overflows {overflows}"
     return fates
+
+
+def fate_of(decision: Decision) -> str:
+    if decision.reason is not None:
+        return decision.reason + " and answered" * bool(decision.answer)
+    return ("forwarded" if decision.vip else "redirected") + ", with more" * bool(decision.more)
 
 
 def main() -> None:
