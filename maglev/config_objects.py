@@ -25,6 +25,7 @@ MOST_THREADS = 64
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # names end up in file names, host names and metrics
 A_NAME = "a name: letters, digits and . _ - (at most 63, the first a letter or digit; a number in quotes)"
+WITH_PORTS = ("tcp", "udp", TCP, UDP)
 AN_ADDRESS = "an IP address, such as 192.0.2.1"
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28 (no bits set behind the prefix)"
 POSITIVE_S = "seconds, a number from 0.01 to 3600"
@@ -130,7 +131,7 @@ class Vip(_Object):
         Field(description="tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255")
     )
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
-        default=0, description="a whole number from 1 to 65535, or 0 for any; 0 for protocols other than tcp and udp"
+        description="a whole number from 1 to 65535, or 0 for any; none for protocols other than tcp and udp"
     )
     pool: Name = Field(description="the name of a pool")
     shard: Name = Field(default="default", description=A_NAME)
@@ -141,8 +142,10 @@ class Vip(_Object):
 
     @model_validator(mode="before")
     @classmethod
-    def _split_prefix(cls, value: Any) -> Any:
-        """Takes an address with a length, such as 192.0.2.0/28, apart."""
+    def _complete(cls, value: Any) -> Any:
+        """Gives protocols without ports the port 0, and takes an address with a length, such as 192.0.2.0/28, apart."""
+        if isinstance(value, dict) and value.get("protocol") not in (None, *WITH_PORTS):
+            value = {"port": 0} | value
         address = value.get("address") if isinstance(value, dict) else None
         if not isinstance(address, str) or "/" not in address or "prefix_length" in value:
             return value
@@ -155,7 +158,7 @@ class Vip(_Object):
     @classmethod
     def _port_suits_protocol(cls, port: int, info: ValidationInfo) -> int:
         protocol = info.data.get("protocol")
-        if port != 0 and protocol is not None and protocol not in ("tcp", "udp", TCP, UDP):
+        if port != 0 and protocol not in (None, *WITH_PORTS):
             raise ValueError(f"0, or no port at all: Maglev looks for ports in tcp and udp only, not in {protocol}")
         return port
 

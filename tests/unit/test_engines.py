@@ -15,8 +15,11 @@ import time
 from collections import Counter
 
 import pytest
-from frames import MAGLEV_LINK, RECORD_ROUTE, ROUTER_LINK, fragments, ping, tcp, udp
+from frames import CLIENT, MAGLEV_LINK, RECORD_ROUTE, ROUTER_LINK, fragments, frame, ping, tcp, udp
 from namespaces import DEADLINE_S, ENDPOINT, MAGLEV, OTHER_ENDPOINT, ip
+from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment
+from scapy.layers.l2 import GRE
+from scapy.packet import Raw
 
 from maglev import config
 from maglev.conntrack import ConnectionTable
@@ -30,12 +33,12 @@ from maglev.forwarding import Forwarder, Statistics
 from maglev.selection import MapBuilder
 
 
-def cluster(vip):
+def cluster(vip, protocol="tcp"):
     return config.parse(
         f"""
 maglevs: [{{name: m1, address: {MAGLEV}}}]
 pools: {{web: {{endpoints: [{{address: {ENDPOINT}}}, {{address: {OTHER_ENDPOINT}}}]}}}}
-vips: [{{name: www, address: {vip}, protocol: tcp, port: 80, pool: web}}]
+vips: [{{name: www, address: {vip}, protocol: {protocol}, port: 80, pool: web}}]
 forwarder: {{table_size: 251}}
 """
     )
@@ -160,18 +163,39 @@ def test_what_comes_out_is_what_the_reference_decides(in_namespace, name):
     in_namespace(body)
 
 
-def test_what_does_not_fit_the_link_is_counted_as_too_big(in_namespace, name):
-    """The link carries 1,500 bytes: an inner packet of 1,476 is sent, one of 1,477 is not."""
-    sized = [tcp("A", payload=bytes(size - 40)) for size in (1476, 1477, 1500, 1476)]
+def test_what_does_not_fit_the_link_is_counted_and_its_sender_told(in_namespace, name):
+    """The link carries 1,500 bytes: an inner packet of 1,476 is sent, one of 1,477 that may not be cut is not."""
+    sized = [frame(TCP(dport=80), Raw(bytes(size - 40)), flags="DF") for size in (1476, 1477, 1500, 1476)]
 
     def body(wires):
         with wires.router_socket() as router, running(wires, name) as engine:
             for raw in sized:
                 router.send(raw)
             found = settled(engine, 4)
-            sizes = [len(raw) - 14 for raw in received(router, 2)]
+            seen = [IP(raw[14:]) for raw in received(router, 4)]
         assert dict(found.reasons) == {Reason.TOO_BIG: 2}, f"two should be too big, but: {shown(found)}"
+        sizes = [packet.len for packet in seen if packet.proto == 47]
         assert sizes == [1500, 1500], f"two packets that fill the link should have come out, but {sizes}"
+        told = [
+            (packet.dst, packet[ICMP].type, packet[ICMP].code, packet[ICMP].nexthopmtu)
+            for packet in seen
+            if ICMP in packet
+        ]
+        assert told == [(CLIENT, 3, 4, 1476)] * 2, f"the client should be told twice that 1,476 fit, but: {told}"
+
+    in_namespace(body)
+
+
+def test_what_may_be_cut_is_cut_to_fit_the_link(in_namespace, name):
+    whole = frame(UDP(sport=7, dport=80), Raw(bytes(range(256)) * 5 + bytes(192)), id=99)
+    assert len(whole) == 1514, "a packet that fills the client's link"
+
+    def body(wires):
+        udp_map = MapBuilder().build(cluster("192.0.2.1", "udp"), "default", lambda member: True)
+        with wires.router_socket() as router, running(wires, name, vips=udp_map):
+            router.send(whole)
+            parts = [IP(IP(raw[14:])[GRE].payload.build()) for raw in received(router, 2)]
+        assert bytes(defragment(parts)[0]) == whole[14:], "put together again they should be what was sent"
 
     in_namespace(body)
 

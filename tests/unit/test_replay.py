@@ -57,7 +57,7 @@ SUMMARY = [
     "dropped 1 bad_ip_checksum",
     "dropped 3 fragment",
     "dropped 2 no_vip_port",
-    "ignored 1 not_ipv4",
+    "ignored 1 not_ip",
     "ignored 1 not_vip",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 import pytest
@@ -18,17 +18,19 @@ from maglev.vips import EMPTY, build_backends, build_map
 
 class AVip(NamedTuple):
     name: str
-    address: object
-    protocol: str
+    network: object
+    protocol_number: int
     port: int
     pool: str
+    affinity: str = "connection"
+    idle_timeout_s: float | None = None
 
 
 ADDRESS, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
-HTTPS = AVip("https", ADDRESS, "tcp", 443, "web")
-HTTP = AVip("http", ADDRESS, "tcp", 80, "plain")
-DNS = AVip("dns", ADDRESS, "udp", 53, "names")
-ONLY_UDP = AVip("ntp", OTHER, "udp", 123, "names")
+HTTPS = AVip("https", ip_network(ADDRESS), TCP, 443, "web")
+HTTP = AVip("http", ip_network(ADDRESS), TCP, 80, "plain")
+DNS = AVip("dns", ip_network(ADDRESS), UDP, 53, "names")
+ONLY_UDP = AVip("ntp", ip_network(OTHER), UDP, 123, "names")
 
 
 def members(*addresses, weights=None):
@@ -163,4 +165,5 @@ def test_another_table_size_or_hash_builds_the_pools_anew():
 
 def test_a_maglev_serves_its_own_shard_only():
     vips = MapBuilder().build(config.parse(TWO_POOLS), "east", lambda member: True)
-    assert texts(vips.services) == {"192.0.2.3"}, f"shard east should serve 192.0.2.3 only, not {texts(vips.services)}"
+    found = texts(prefix.address for prefix in vips.services)
+    assert found == {"192.0.2.3"}, f"shard east should serve 192.0.2.3 only, not {found}"
