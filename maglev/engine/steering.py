@@ -236,13 +236,14 @@ def _by_flow(threads: int) -> list[Line]:
         op(JEQ, R4, at="flow of 6", number=network(ETHERTYPE_IPV6)),
         *hash_of_flow(R7, V4, threads, "redirect"),
         "flow of 6",
+        *_require(V6.first_bytes, "malformed"),  # said again for the verifier, which has forgotten it
         *hash_of_flow(R7, V6, threads, "redirect"),
     ]
 
 
 def steer(threads: int) -> int:
     """Returns a program for PACKET_FANOUT_EBPF: it returns the number of the packet thread for a frame."""
-    frame = -4 - (V6.first_bytes + 2)  # on the stack, where words have to be aligned: IP's begin 14 bytes after this
+    frame = -4 - V6.first_bytes  # on the stack, where words have to be aligned: IP's begin 14 bytes after this
     lines: list[Line] = [
         op(MOV_R, R6, R1),
         *_load(V4.first_bytes, frame),

@@ -20,9 +20,7 @@ random: whoever does not know them cannot send flows that collide, which would m
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -226,11 +224,18 @@ def count_used(table: Connections, since: float, counts: Array) -> None:
                 counts[backend] += 1
 
 
+def aligned_zeros(rows: int, columns: int) -> Array:
+    """Returns uint64 zeros (rows, columns) that begin at a cache line."""
+    whole = np.zeros(rows * columns + 8, np.uint64)
+    start = -whole.ctypes.data % 64 // 8
+    return whole[start : start + rows * columns].reshape(rows, columns)
+
+
 class FastConnectionTable:
     """A table with the methods of `maglev.conntrack.ConnectionTable`; `numbering` tells what its numbers stand for.
 
     `keys` are the hash's, `KEY_BYTES` that nobody else knows; without them anybody could make flows collide.
-    Memory is taken as entries come: 128 bytes for each of `capacity`, rounded up to a power of two.
+    `zeros` gives the memory, uint64 (rows, columns): 128 bytes for each of `capacity`, rounded up to a power of two.
     """
 
     def __init__(
@@ -239,6 +244,7 @@ class FastConnectionTable:
         capacity: int = DEFAULT_CAPACITY,
         idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
         keys: bytes = bytes(KEY_BYTES),
+        zeros: Callable[[int, int], Array] = aligned_zeros,
     ) -> None:
         require_sense(capacity, idle_timeout_s)
         self.capacity = capacity
@@ -246,7 +252,7 @@ class FastConnectionTable:
         self._numbering = numbering
         slots = max(FEWEST_SLOTS, 1 << (2 * capacity - 1).bit_length())
         self.arrays = Connections(
-            entries=aligned_zeros(slots, WORDS),
+            entries=zeros(slots, WORDS),
             taken=np.zeros(slots, np.uint8),
             uses=np.zeros(IDLE_TICKS, np.int64),
             state=np.zeros(6, np.int64),
@@ -286,14 +292,3 @@ class FastConnectionTable:
         counts = np.zeros(len(self._numbering), np.int64)
         count_used(self.arrays, since, counts)
         return {self._numbering.backends[number]: int(counts[number]) for number in np.flatnonzero(counts)}
-
-
-def aligned_zeros(rows: int, columns: int) -> Array:
-    """Returns uint64 zeros (rows, columns) that begin at a page; the kernel gives memory as we write, 4 kB at a time.
-
-    Huge pages would each take milliseconds to clear when the first flow comes to them, and packets would wait.
-    """
-    memory = mmap.mmap(-1, rows * columns * 8, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel that has none
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.uint64).reshape(rows, columns)

@@ -63,6 +63,8 @@ class Wires:
         self.second, self.second_router = f"m{tag}-eth1", f"r{tag}-eth1"
         self._next_door = next_door
         Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+        keep_ipv6_quiet()
+        self.next_door(keep_ipv6_quiet)
         self._join(self.maglev, MAGLEV, self.router, ROUTER)
         self._join(self.second, "10.1.9.2", self.second_router, SECOND_ROUTER)
         self.wait_up()
@@ -98,6 +100,11 @@ class Wires:
         first = self.next_door(link_address, self.router) + link_address(self.maglev) + b"\x08\x00"
         second = self.next_door(link_address, self.second_router) + link_address(self.second) + b"\x08\x00"
         return first, second
+
+
+def keep_ipv6_quiet():
+    """Has the kernel give new interfaces no IPv6 address of its own accord: it would speak of it to the routers."""
+    Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")
 
 
 def are_up(*interfaces):
