@@ -18,7 +18,8 @@ import pytest
 from frames import CLIENT, MAGLEV_LINK, RECORD_ROUTE, ROUTER_LINK, fragments, frame, ping, tcp, udp
 from namespaces import DEADLINE_S, ENDPOINT, MAGLEV, OTHER_ENDPOINT, ip
 from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment
-from scapy.layers.l2 import GRE
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Raw
 
 from maglev import config
@@ -48,9 +49,29 @@ CLUSTER = cluster("192.0.2.1")
 ALL = MapBuilder().build(CLUSTER, "default", lambda member: True)
 ELSEWHERE = MapBuilder().build(cluster("192.0.2.7"), "default", lambda member: True)
 ONE = MapBuilder().build(CLUSTER, "default", lambda member: str(member.address) == ENDPOINT)
+VIP6, CLIENT6, MAGLEV6, ENDPOINT6 = "2001:db8::1", "2001:db8:c::7", "fd00:1::2", "fd00:2::2"
+BOTH = MapBuilder().build(
+    config.parse(
+        f"""
+maglevs: [{{name: m1, address: {MAGLEV}}}]
+pools:
+  web: {{endpoints: [{{address: {ENDPOINT}}}, {{address: {ENDPOINT6}}}]}}
+vips:
+  - {{name: www, address: 192.0.2.1, protocol: tcp, port: 80, pool: web}}
+  - {{name: www6, address: {VIP6}, protocol: tcp, port: 80, pool: web}}
+  - {{name: many, address: 192.0.2.0/24, protocol: tcp, port: 0, pool: web}}
+  - {{name: many6, address: "2001:db8::/64", protocol: udp, port: 0, pool: web}}
+forwarder: {{table_size: 251}}
+"""
+    ),
+    "default",
+    lambda member: True,
+)
 ENDPOINTS = [pack_address(ENDPOINT), pack_address(OTHER_ENDPOINT)]
 HEADERS = dict(zip(ENDPOINTS, (ROUTER_LINK + MAGLEV_LINK + b"\x08\x00", ROUTER_LINK[::-1] + MAGLEV_LINK + b"\x08\x00"),
                    strict=True))  # fmt: skip
+OWN = (pack_address(MAGLEV), pack_address(MAGLEV6))
+HEADERS_OF_BOTH = HEADERS | {pack_address(ENDPOINT6): ROUTER_LINK + MAGLEV_LINK + b"\x86\xdd"}
 ENGINES = ["socket", "ring", "xdp"]
 FRAMES = [
     tcp("S"), tcp("A", payload=b"hello"), ping(), udp(), tcp("S", dport=81), *fragments(), tcp("S", chksum=7),
@@ -67,7 +88,7 @@ def name(request):
 @contextlib.contextmanager
 def running(wires, name, vips=ALL, next_hops=HEADERS, **options):
     """An engine that forwards the packets of the Maglev's first wire, while the block lasts."""
-    engine = open_engine(name, Options(wires.maglev, pack_address(MAGLEV), capacity=10_000, **options))
+    engine = open_engine(name, Options(wires.maglev, OWN, capacity=10_000, **options))
     failed = []
 
     def run():
@@ -124,16 +145,16 @@ def received(router, frames):
     return found
 
 
-def by_reference(frames):
+def by_reference(frames, vips=ALL, headers=HEADERS):
     """What the reference makes of frames: those that come out, and its statistics without other people's traffic."""
-    reference, expected, out = Forwarder(pack_address(MAGLEV), ConnectionTable(10_000), ALL), Statistics(), []
+    reference, expected, out = Forwarder(OWN, ConnectionTable(10_000), vips), Statistics(), []
     for raw in frames:
         decision = reference.decide(raw, 0.0)
         if decision.reason in IGNORED:
             continue
         expected.count(decision)
         if decision.reason is None:
-            out.append(HEADERS[decision.endpoint] + decision.packet)
+            out.append(headers[decision.endpoint] + decision.packet)
     return out, expected
 
 
@@ -159,6 +180,67 @@ def test_what_comes_out_is_what_the_reference_decides(in_namespace, name):
         usual = [raw for raw in frames if not is_rare(raw)]
         assert usual == [raw for raw in out if not is_rare(raw)], "in their order"
         assert {endpoint for _, endpoint in found.forwarded} == set(ENDPOINTS), "both endpoints should have been used"
+
+    in_namespace(body)
+
+
+def six(transport, source=CLIENT6, destination=VIP6, **ip):
+    return bytes(
+        Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IPv6(src=source, dst=destination, **ip) / transport
+    )
+
+
+FRAMES_OF_BOTH = [
+    *(six(TCP(sport=port, dport=80, flags="S") / Raw(b"hello")) for port in range(2000, 2040)),
+    *(tcp("S", sport=port) for port in range(2000, 2040)),
+    *(tcp("A", destination=f"192.0.2.{last}", dport=9000 + last) for last in range(2, 40)),
+    *(six(UDP(sport=port, dport=port), destination="2001:db8::77", tc=0xB8) for port in range(2000, 2020)),
+    six(TCP(dport=81)), six(TCP(dport=80), destination="2001:db8:1::1"), six(TCP(dport=80))[:-1],
+    six(IPv6ExtHdrDestOpt() / TCP(sport=9, dport=80)), six(ICMPv6EchoRequest(id=1, seq=1)),
+]  # fmt: skip
+
+
+def is_rare_of_both(raw):
+    at = 14 if raw[12:14] == b"\x08\x00" else 34
+    inner = raw[14:] if (raw[23] if at == 14 else raw[20]) != 47 else raw[at + 24 :]
+    return (inner[9] if inner[0] >> 4 == 4 else inner[6]) not in (6, 17)
+
+
+def test_both_ip_versions_are_carried_over_both(in_namespace, name):
+    """Prefixes and any port as well; a packet to a VIP goes over whichever version its endpoint has."""
+    out, expected = by_reference(FRAMES_OF_BOTH, BOTH, HEADERS_OF_BOTH)
+
+    def body(wires):
+        with wires.router_socket() as router, running(wires, name, BOTH, HEADERS_OF_BOTH) as engine:
+            for raw in FRAMES_OF_BOTH:
+                router.send(raw)
+            found = settled(engine, expected.forwarded.total() + expected.reasons.total())
+            frames = received(router, len(out))
+        assert found.forwarded == expected.forwarded, f"should have counted {shown(expected)}, but {shown(found)}"
+        mine = {reason: count for reason, count in found.reasons.items() if reason not in IGNORED}
+        assert mine == dict(expected.reasons), f"should have counted {shown(expected)}, but {shown(found)}"
+        assert Counter(frames) == Counter(out), "the frames should be those that the reference decides"
+        usual = [raw for raw in frames if not is_rare_of_both(raw)]
+        assert usual == [raw for raw in out if not is_rare_of_both(raw)], "in their order"
+        pairs = {(raw[12:14], raw[(34 if raw[12:14] == b"\x08\x00" else 54) + 2 :][:2]) for raw in frames}
+        assert len(pairs) == 4, f"each version should have been carried over each, but only {pairs}"
+
+    in_namespace(body)
+
+
+@pytest.mark.parametrize(("name", "threads"), [("ring", 3), ("xdp", 3)])
+def test_ipv6_flows_are_spread_over_threads_by_ports(in_namespace, name, threads):
+    frames = [six(TCP(sport=port, dport=80, flags="S")) for port in range(2000, 2060)] * 3
+
+    def body(wires):
+        with wires.router_socket() as router, running(wires, name, BOTH, HEADERS_OF_BOTH, threads=threads) as engine:
+            for raw in frames:
+                router.send(raw)
+            settled(engine, len(frames))
+            received(router, len(frames))
+            entries = [len(table) for table in engine.tables]
+        assert sum(entries) == 60, f"each flow should be in one table, but the tables hold {entries}"
+        assert len([held for held in entries if held]) == threads, f"{threads} should share the flows: {entries}"
 
     in_namespace(body)
 
