@@ -5,8 +5,8 @@
     GET  /bytes/SIZE   SIZE bytes (K, M, G allowed), the same from every endpoint
     PUT, POST  any     how many bytes arrived, and their SHA-256
 
-The numbered service answers each line with its own name and that line. Whoever holds a connection to it knows at
-every message whether it still talks to the same endpoint.
+The numbered service answers each line with its own name and that line, over TCP, and each datagram in the same way
+over UDP. Whoever holds a connection to it knows at every message whether it still talks to the same endpoint.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HTTP_PORT, ECHO_PORT = 80, 7
+MAX_DATAGRAM_BYTES, MAX_ANSWER_BYTES = 1 << 16, 65507  # what UDP over IPv4 can carry
+ANCILLARY_BYTES, ADDRESS_BYTES = 128, 16  # of struct in6_pktinfo, which ends with the interface
 BLOCK = random.Random(2016).randbytes(1 << 16)
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 MAX_BYTES = 10 * UNITS["G"]
@@ -109,11 +112,27 @@ async def serve_numbers(name: str, port: int) -> None:
     await server.serve_forever()
 
 
+def serve_datagrams(name: str, port: int) -> None:
+    """Answers datagrams for ever, each from the address that it came to: there are several, VIPs among them."""
+    prefix = name.encode() + b" "
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too, as mapped addresses
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        server.bind(("::", port))
+        while True:
+            data, came_to, _, client = server.recvmsg(MAX_DATAGRAM_BYTES, ANCILLARY_BYTES)
+            answer = (prefix + data)[:MAX_ANSWER_BYTES]
+            sent_from = [(level, kind, to[:ADDRESS_BYTES] + bytes(4)) for level, kind, to in came_to]  # any interface
+            with contextlib.suppress(OSError):  # a client that cannot be reached is no news
+                server.sendmsg([answer], sent_from, 0, client)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="the servers of a service endpoint")
     parser.add_argument("--name", required=True, help="how the endpoint calls itself")
     name = parser.parse_args().name
     threading.Thread(target=Server(name, HTTP_PORT).serve_forever, daemon=True).start()
+    threading.Thread(target=serve_datagrams, args=(name, ECHO_PORT), daemon=True).start()
     asyncio.run(serve_numbers(name, ECHO_PORT))
 
 

@@ -56,6 +56,7 @@ class ForwarderDaemon:
         with contextlib.ExitStack() as undo:
             self._engine = self._open_engine()
             undo.callback(self._engine.close)
+            machine.keep_kernel_from_answering_gre(undo)
             server = ControlServer(control, self._routes())
             undo.callback(server.close)
             self._neighbours.start()
@@ -108,6 +109,9 @@ class ForwarderDaemon:
             "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
             "vips": sorted({vip.shown for vip in vips}),
+            "peers": [str(unpack_address(peer)) for peer in self._vips.cluster.owners.members]
+            if self._vips.cluster
+            else [],
             "pools": {pool: self._pool_status(pool) for pool in dict.fromkeys(vip.pool for vip in vips)},
         }
 

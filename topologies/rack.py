@@ -53,7 +53,7 @@ class Rack(Topo):  # type: ignore[misc]
 
 
 def cluster(maglevs: int, endpoints: int) -> dict[str, object]:
-    """Returns the configuration of the rack's Maglevs: a web service and one that keeps connections open."""
+    """Returns the configuration of the rack's Maglevs: a web service, and one that says who it is."""
     check = {"type": "http", "port": 80, "path": "/healthz", "interval_s": 0.5, "timeout_s": 0.5, "rise": 2, "fall": 3}
     return {
         "shard": "default",
@@ -67,6 +67,7 @@ def cluster(maglevs: int, endpoints: int) -> dict[str, object]:
         "vips": [
             {"name": "www", "address": VIP, "protocol": "tcp", "port": 80, "pool": "web"},
             {"name": "echo", "address": VIP, "protocol": "tcp", "port": 7, "pool": "web"},
+            {"name": "datagrams", "address": VIP, "protocol": "udp", "port": 7, "pool": "web"},
         ],
         "forwarder": {"engine": "auto", "table_size": 65537},
     }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import signal
+import socket
+import struct
 import sys
 import threading
 import traceback
@@ -13,7 +17,10 @@ from typing import Any, NoReturn
 from pyroute2 import IPRoute
 
 from ..errors import PlatformError
-from ..flow import Address, pack_address
+from ..flow import GRE, Address, pack_address
+
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+TAKE_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # struct sock_filter: return 0 bytes
 
 
 def own_addresses() -> dict[bytes, str]:
@@ -31,6 +38,23 @@ def find_self(candidates: Iterable[Address], role: str) -> Address:
         return mine[0]
     found = "none of them is" if not mine else f"{', '.join(map(str, mine))} are"
     raise PlatformError(f"cannot tell which {role} this machine is: {found} an address of it; name one with an option")
+
+
+def keep_kernel_from_answering_gre(undo: contextlib.ExitStack) -> None:
+    """Has the kernel take GRE without a word until `undo`: it would tell the sender that nobody here speaks it.
+
+    What other Maglevs send us is read by the engine; the socket takes nothing.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            taker = undo.enter_context(socket.socket(family, socket.SOCK_RAW, GRE))
+        except PermissionError:
+            raise PlatformError("a raw socket needs CAP_NET_RAW: run the forwarder as root") from None
+        except OSError:  # no IPv6
+            continue
+        nothing = ctypes.create_string_buffer(TAKE_NOTHING, len(TAKE_NOTHING))
+        program = struct.pack("HP", 1, ctypes.addressof(nothing))
+        taker.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 def say(text: str) -> None:
