@@ -67,11 +67,12 @@ class Reason(StrEnum):
     BAD_GRE_HEADER = "bad_gre_header"
     NOT_FROM_MAGLEV = "not_from_maglev"
 
+    HELLO = "hello"  # another Maglev asked whether this one is alive, and was answered
     HELD = "held"  # a fragment that waits for the first of its packet: it will be counted again
 
 
 IGNORED = frozenset({Reason.NOT_IP, Reason.NOT_VIP})
-NO_DROPS = IGNORED | {Reason.HELD}
+NO_DROPS = IGNORED | {Reason.HELD, Reason.HELLO}
 
 
 class Discard(Exception):

@@ -15,7 +15,7 @@ from . import fragments, icmp, packets
 from .errors import NO_DROPS, Discard, Reason
 from .flow import GRE, Flow, by_family, is_v4, selection_hash
 from .fragments import Choice, FragmentTable
-from .gre import LARGEST_PACKET_BYTES, Tunnel, redirected
+from .gre import LARGEST_PACKET_BYTES, Tunnel, from_peer
 from .limits import Budget
 from .packets import Packet
 from .vips import EMPTY, Backends, Ports, Service, VipMap, service_at
@@ -73,7 +73,7 @@ class Forwarder:
         try:
             packet = packets.parse(frame)
             if packet.protocol == GRE and packet.destination in self._own.values():
-                return self._take_redirected(packet, now)
+                return self._take_from_peer(packet, now)
             return self._decide(packet, now)
         except Discard as discard:
             return Decision(reason=discard.reason)
@@ -154,13 +154,15 @@ class Forwarder:
         cluster = self.vips.cluster
         return cluster.owners.select(self._hash_flow(packets.three_tuple(packet))) if cluster else None
 
-    def _take_redirected(self, outer: Packet, now: float) -> Decision:
-        """Decides what another Maglev has sent on; never sends it on again."""
-        source, inner = redirected(outer)
+    def _take_from_peer(self, outer: Packet, now: float) -> Decision:
+        """Decides what another Maglev has sent: a fragment that it has sent on, or a hello."""
+        source, inner, once = from_peer(outer)
         if self.vips.cluster is None or source not in self.vips.cluster.known:
             raise Discard(Reason.NOT_FROM_MAGLEV)
         packet = packets.parse_ip(inner)
-        if packet.fragment is None:
+        if packet.destination in self._own.values() and icmp.is_echo_request(packet):
+            return Decision(reason=Reason.HELLO, answer=icmp.echo_reply(packet))
+        if not once or packet.fragment is None:
             raise Discard(Reason.BAD_GRE_HEADER)
         return self._decide(packet, now, is_redirected=True)
 

@@ -39,7 +39,7 @@ LARGEST_PACKET_BYTES = 0xFFFF  # that a total length of 16 bits can say
 FLOW_LABEL_BITS = 20
 FLOW_LABEL = (1 << FLOW_LABEL_BITS) - 1
 TTL = 64
-RECURSION_CONTROL, ONCE = 0x0700, 0x0100  # in the word of flags and version
+ONCE = 0x0100  # recursion control 1, in the word of flags and version
 ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
 _OUTER_V4 = struct.Struct("!BBHHHBBH4s4s HH")
 _OUTER_V6 = struct.Struct("!IHBB16s16s HH")
@@ -108,11 +108,19 @@ def decapsulate(outer: bytes) -> Delivery:
     return Delivery(V4_MAPPED + outer[12:16], outer[start + GRE_BYTES :])
 
 
-def redirected(outer: Packet) -> Delivery:
-    """Returns sender and inner packet of what another Maglev has sent on; `Discard` for any other GRE packet."""
+class Redirected(NamedTuple):
+    """What came out of a GRE packet from another Maglev."""
+
+    source: bytes  # 16 bytes: who encapsulated it
+    inner: bytes
+    once: bool  # whether it has been sent on, and must not be again
+
+
+def from_peer(outer: Packet) -> Redirected:
+    """Returns what another Maglev has put into GRE; `Discard` for a header with more than recursion control."""
     if len(outer.data) < outer.header_bytes + GRE_BYTES:
         raise Discard(Reason.BAD_GRE_HEADER)
     flags_version, kind = _GRE.unpack_from(outer.data, outer.header_bytes)
-    if flags_version != ONCE or kind not in ETHERTYPES.values():
+    if flags_version not in (0, ONCE) or kind not in ETHERTYPES.values():
         raise Discard(Reason.BAD_GRE_HEADER)
-    return Delivery(outer.source, outer.data[outer.header_bytes + GRE_BYTES :])
+    return Redirected(outer.source, outer.data[outer.header_bytes + GRE_BYTES :], flags_version == ONCE)

@@ -15,6 +15,7 @@ from .packets import ICMP_BYTES, IPV4_BYTES, IPV6_BYTES, Packet, internet_sum, p
 
 V4_ERRORS = (3, 11, 12)  # destination unreachable, time exceeded, parameter problem
 V6_ERRORS = (1, 2, 3, 4)  # destination unreachable, packet too big, time exceeded, parameter problem
+ECHO_REPLY, ECHO_REQUEST, ECHO_REPLY_V6, ECHO_REQUEST_V6 = 0, 8, 129, 128  # types
 UNREACHABLE, FRAGMENTATION_NEEDED = 3, 4  # type and code in IPv4 (RFC 1191)
 PACKET_TOO_BIG = 2  # type in IPv6
 TTL = 64
@@ -35,6 +36,21 @@ def is_error(packet: Packet) -> bool:
     return kind in (V4_ERRORS if packet.protocol == ICMP else V6_ERRORS if packet.protocol == ICMPV6 else ())
 
 
+def is_echo_request(packet: Packet) -> bool:
+    """Says whether a packet is a ping, of either version."""
+    if packet.fragment or len(packet.data) < packet.header_bytes + ICMP_BYTES:
+        return False
+    kind = packet.data[packet.header_bytes]
+    return (packet.protocol, kind) in ((ICMP, ECHO_REQUEST), (ICMPV6, ECHO_REQUEST_V6))
+
+
+def echo_reply(packet: Packet) -> bytes:
+    """Returns the answer to a ping, as an IP packet from where it was sent to."""
+    request = packet.data[packet.header_bytes :]
+    kind = ECHO_REPLY if packet.is_v4 else ECHO_REPLY_V6
+    return _answer(packet, bytes([kind, 0, 0, 0]) + request[4:])
+
+
 def flow_in_error(packet: Packet) -> Flow | None:
     """Returns the flow that an ICMP error is about, as the client's packets show it; None if it quotes too little.
 
@@ -53,20 +69,20 @@ def too_big(packet: Packet, mtu_bytes: int) -> bytes:
 
     It comes from the address that the packet was sent to: the sender, and all that watches its flows, knows that one.
     """
-    return _too_big_v4(packet, mtu_bytes) if packet.is_v4 else _too_big_v6(packet, mtu_bytes)
-
-
-def _too_big_v4(packet: Packet, mtu_bytes: int) -> bytes:
-    quoted = packet.data[: LARGEST_V4_ERROR_BYTES - IPV4_BYTES - ICMP_BYTES]
-    message = _with_sum(_TOO_BIG.pack(UNREACHABLE, FRAGMENTATION_NEEDED, 0, mtu_bytes) + quoted, 0)
-    addresses = packet.destination[12:], packet.source[12:]
-    header = _V4.pack(0x45, 0, IPV4_BYTES + len(message), 0, 0, TTL, ICMP, 0, *addresses)
-    return header[:10] + (-internet_sum(header) % 0xFFFF).to_bytes(2, "big") + header[12:] + message
-
-
-def _too_big_v6(packet: Packet, mtu_bytes: int) -> bytes:
+    if packet.is_v4:
+        quoted = packet.data[: LARGEST_V4_ERROR_BYTES - IPV4_BYTES - ICMP_BYTES]
+        return _answer(packet, _TOO_BIG.pack(UNREACHABLE, FRAGMENTATION_NEEDED, 0, mtu_bytes) + quoted)
     quoted = packet.data[: LARGEST_V6_ERROR_BYTES - IPV6_BYTES - ICMP_BYTES]
-    message = _TOO_BIG.pack(PACKET_TOO_BIG, 0, 0, mtu_bytes) + quoted
+    return _answer(packet, _TOO_BIG.pack(PACKET_TOO_BIG, 0, 0, mtu_bytes) + quoted)
+
+
+def _answer(packet: Packet, message: bytes) -> bytes:
+    """Returns the IP packet that takes an ICMP message, its checksum left 0, back to where a packet came from."""
+    if packet.is_v4:
+        message = _with_sum(message, 0)
+        addresses = packet.destination[12:], packet.source[12:]
+        header = _V4.pack(0x45, 0, IPV4_BYTES + len(message), 0, 0, TTL, ICMP, 0, *addresses)
+        return header[:10] + (-internet_sum(header) % 0xFFFF).to_bytes(2, "big") + header[12:] + message
     pseudo = _PSEUDO_V6.pack(packet.destination, packet.source, len(message), ICMPV6)
     header = _V6.pack(6 << 28, len(message), ICMPV6, TTL, packet.destination, packet.source)
     return header + _with_sum(message, internet_sum(pseudo))

@@ -33,7 +33,7 @@ class Overrun(Exception):
 class Neighbours:
     """Keeps the Ethernet header that leads to each endpoint, in a thread of its own.
 
-    `on_change` gets all headers (14 bytes) by endpoint (16 bytes) whenever one has changed.
+    `on_change` gets all headers (14 bytes) by endpoint (16 bytes) whenever one has changed, or a link has.
     """
 
     def __init__(self, on_change: Callable[[Mapping[bytes, bytes]], None] = lambda headers: None) -> None:
@@ -117,8 +117,10 @@ class Neighbours:
                 self._theirs[_hop(message)] = address
             self._publish()
             return
-        if message["event"] == "RTM_NEWLINK" and message.get("address"):
-            self._own[message["index"]] = _packed(message.get("address"))
+        if message["event"] == "RTM_NEWLINK":
+            if message.get("address"):
+                self._own[message["index"]] = _packed(message.get("address"))
+            self._publish(anyway=True)  # it may be that the link carries more than before, or less
         self._wake()
 
     async def _keep_current(self, queries: AsyncIPRoute) -> None:
@@ -138,13 +140,13 @@ class Neighbours:
             for hop in set(self._hops.values()):
                 await _use(queries, hop)
 
-    def _publish(self) -> None:
+    def _publish(self, anyway: bool = False) -> None:
         headers = {
             target: self._theirs[hop] + self._own[hop[0]] + ETHERTYPE
             for target, hop in self._hops.items()
             if hop in self._theirs and hop[0] in self._own
         }
-        if headers != self._headers:
+        if headers != self._headers or anyway:
             self._headers = headers
             self._on_change(headers)
 

@@ -151,10 +151,10 @@ class SocketEngine(Engine):
         self._stopping = False
 
     def adopt(self, vips: VipMap) -> None:
-        self._forwarder.mtu_bytes = mtu_of(self._interface)
         self._forwarder.vips = vips
 
     def follow(self, next_hops: Mapping[bytes, bytes]) -> None:
+        self._forwarder.mtu_bytes = mtu_of(self._interface)
         self._next_hops = next_hops
 
     def run(self) -> None:
