@@ -139,6 +139,9 @@ class Vip(_Object):
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds, a number above 0, at most the connection table's idle_timeout_s"
     )
+    new_flows_per_s: Annotated[float, Field(strict=True, gt=0, le=1e9)] | None = Field(
+        default=None, description="new flows a second that each Maglev takes, a number above 0, at most 1000000000"
+    )
 
     @model_validator(mode="before")
     @classmethod

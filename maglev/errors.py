@@ -58,6 +58,7 @@ class Reason(StrEnum):
     FRAGMENT_EXPIRED = "fragment_expired"  # was kept for the first of its packet, which did not come in time
     NO_VIP_PORT = "no_vip_port"
     ICMP_UNRELATED = "icmp_unrelated"  # an error that does not say which flow it is about
+    RATE_LIMITED = "rate_limited"  # a new flow beyond what its VIP takes
     NO_BACKEND = "no_backend"
     NO_NEXT_HOP = "no_next_hop"
     TOO_BIG = "too_big"

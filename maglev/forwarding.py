@@ -13,12 +13,12 @@ from typing import NamedTuple, Protocol
 
 from . import fragments, icmp, packets
 from .errors import NO_DROPS, Discard, Reason
-from .flow import GRE, Flow, by_family, is_v4, selection_hash
+from .flow import GRE, TCP, Flow, by_family, is_v4, selection_hash
 from .fragments import Choice, FragmentTable
 from .gre import LARGEST_PACKET_BYTES, Tunnel, from_peer
-from .limits import Budget
+from .limits import Budget, NewFlows
 from .packets import Packet
-from .vips import EMPTY, Backends, Ports, Service, VipMap, service_at
+from .vips import EMPTY, Ports, Service, VipMap, service_at
 
 ICMP_ERRORS_PER_S = 1000.0  # that a Maglev answers with: enough for path MTU discovery, useless for a flood
 
@@ -47,6 +47,12 @@ class ConnectionTable(Protocol):
     def record(self, flow: Flow, backend: bytes, now: float) -> bool: ...
 
 
+class FlowLimiter(Protocol):
+    """What knows how many new flows a VIP may still take; `limits.NewFlows` does."""
+
+    def take(self, vip: str, per_s: float, now: float) -> bool: ...
+
+
 class Forwarder:
     """Decides, packet by packet, for the Maglev whose own addresses are `own` (16 bytes each, one a family)."""
 
@@ -58,10 +64,12 @@ class Forwarder:
         hash_flow: Callable[[Flow], int] = selection_hash,
         fragment_limits: fragments.Limits = fragments.DEFAULT_LIMITS,
         icmp_errors_per_s: float = ICMP_ERRORS_PER_S,
+        new_flows: FlowLimiter | None = None,
     ) -> None:
         self.vips = vips  # exchanged whole, by assignment, when configuration or health change
         self.connections = connections
         self.fragments = FragmentTable(fragment_limits)
+        self.new_flows = new_flows or NewFlows()
         self.mtu_bytes = LARGEST_PACKET_BYTES  # of the link that packets leave by
         self._own = by_family(own)
         self._hash_flow = hash_flow
@@ -92,27 +100,34 @@ class Forwarder:
         """Returns endpoint and VIP of a packet that shows its transport header, and the hash of its flow."""
         flow, opens = packets.flow_of(packet)
         service = _service_of(flow, ports)
-        known_as, opens = _known_as(flow, opens, service)
-        endpoint = self.choose(known_as, opens, service.backends, now, service.idle_timeout_s)
+        known_as, selects = _known_as(flow, opens, service)
+        endpoint = self.choose(known_as, selects, service, now, continues=flow.protocol == TCP and not opens)
         return Choice(endpoint, service.name), self._hash_flow(known_as)
 
-    def choose(
-        self, flow: Flow, opens: bool, backends: Backends, now: float, idle_timeout_s: float | None = None
-    ) -> bytes:
+    def choose(self, flow: Flow, selects: bool, service: Service, now: float, continues: bool = False) -> bytes:
         """Returns a flow's backend (16 bytes), and remembers it; raises `Discard` if there is none (Maglev §3.3).
 
         A TCP SYN always selects, since it may open a new connection on the ports of an old one. Any other packet
         keeps the backend that the connection table names, while that is healthy; otherwise it selects too, and
         consistent hashing makes it likely that it selects what another Maglev once did.
+
+        Beyond its VIP's limit a new flow is dropped. What `continues` a TCP connection may be known to another Maglev:
+        it is forwarded, but not remembered.
         """
-        if not opens:
-            known = self.connections.lookup(flow, now, idle_timeout_s)
+        backends = service.backends
+        if not selects:
+            known = self.connections.lookup(flow, now, service.idle_timeout_s)
             if known in backends.usable:
                 return known
+        limit = service.new_flows_per_s
+        is_within = limit is None or self.new_flows.take(service.name, limit, now)
+        if not is_within and not continues:
+            raise Discard(Reason.RATE_LIMITED)
         selected = backends.select(self._hash_flow(flow))
         if selected is None:
             raise Discard(Reason.NO_BACKEND)
-        self.connections.record(flow, selected, now)
+        if is_within:
+            self.connections.record(flow, selected, now)
         return selected
 
     def _choose_for_error(self, packet: Packet, ports: Ports, now: float) -> tuple[Choice, int]:
@@ -203,7 +218,7 @@ def _service_of(flow: Flow, ports: Ports) -> Service:
 
 
 def _known_as(flow: Flow, opens: bool, service: Service) -> tuple[Flow, bool]:
-    """Returns the flow by which a connection is remembered, and whether it is to be selected anew in any case.
+    """Returns the flow by which a connection is remembered, and whether it selects its backend in any case.
 
     Where a client keeps its backend, all its connections to a VIP address are one flow, which no SYN opens.
     """

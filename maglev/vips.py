@@ -50,6 +50,8 @@ class ServedVip(Protocol):
     def affinity(self) -> str: ...
     @property
     def idle_timeout_s(self) -> float | None: ...
+    @property
+    def new_flows_per_s(self) -> float | None: ...
 
 
 ADDRESS_BITS = 128
@@ -85,6 +87,7 @@ class Service:
     backends: Backends
     by_client: bool = False  # whether all connections of a client go to one backend
     idle_timeout_s: float | None = None  # None: that of the connection table
+    new_flows_per_s: float | None = None  # None: as many as come
 
 
 Ports = Mapping[tuple[int, int], Service]  # (protocol, port); port 0: any, or a protocol without ports
@@ -158,7 +161,8 @@ def build_map(
     built = cache(backends_of)
     services: dict[Prefix, dict[tuple[int, int], Service]] = {}
     for vip in sorted(vips, key=lambda vip: (vip.protocol_number, vip.port)):
-        service = Service(vip.name, built(vip.pool), vip.affinity == "client", vip.idle_timeout_s)
+        by_client = vip.affinity == "client"
+        service = Service(vip.name, built(vip.pool), by_client, vip.idle_timeout_s, vip.new_flows_per_s)
         prefix = prefix_of(vip.network)
         ports = services.setdefault(prefix, {(ICMP if is_v4(prefix.address) else ICMPV6, 0): service})
         ports[vip.protocol_number, vip.port] = service

@@ -87,7 +87,7 @@ class FastEngine(Engine):
         return thread
 
     def _map_of(self, vips: VipMap) -> FastMap:
-        return FastMap(vips, self._numbering, self._own, self._options.idle_timeout_s)
+        return FastMap(vips, self._numbering, self._own, self._options.idle_timeout_s, self._options.threads)
 
     @abstractmethod
     def _work(self, thread: PacketThread) -> None:
@@ -107,7 +107,8 @@ class FastEngine(Engine):
     def _publish(self) -> None:
         headers = self._headers.headers(self._next_hops)
         self._reference.mtu_bytes = mtu_of(self._options.interface)
-        directory = Directory(self._served, headers, self._reference.mtu_bytes, len(self._threads))
+        budgets = [thread.budgets.exchange(self._served) for thread in self._threads]
+        directory = Directory(self._served, headers, self._reference.mtu_bytes, budgets)
         self._directories.append(directory)
         for thread in self._threads:
             thread.publish(directory)

@@ -11,7 +11,7 @@ one named is kept until then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..errors import Reason
 from ..fast.conntrack import FastConnectionTable
 from ..fast.forwarding import REASONS, Batch, new_batch
 from ..fast.gre import Headers
+from ..fast.limits import Budgets
 from ..fast.vips import FastMap, Tables
 from .machine_code import acquire, announce, array_at, release, write
 
@@ -39,14 +40,18 @@ TOO_BIG = REASONS.index(Reason.TOO_BIG)
 class Directory:
     """Where everything lies that packet threads need and that may be exchanged, and the counters that go with it."""
 
-    def __init__(self, served: FastMap, headers: Headers, mtu_bytes: int, threads: int) -> None:
+    def __init__(self, served: FastMap, headers: Headers, mtu_bytes: int, budgets: Sequence[Array]) -> None:
+        """Takes the VIPs' budgets, an array for each packet thread."""
         self.served = served
+        threads = len(budgets)
         self.counters = np.zeros((threads, served.counters), np.int64)  # packets forwarded, by VIP and backend
         self._kept = (*served.tables, *headers)  # as long as this directory is
         shared = [number for array in self._kept for number in (array.ctypes.data, array.shape[0])]
+        self._budgets = budgets  # kept as long as this directory is
         self._rows = [
-            np.array([*shared, row.ctypes.data, len(row), mtu_bytes], np.int64) for row in self.counters
-        ]  # fmt: skip
+            np.array([*shared, row.ctypes.data, len(row), own.ctypes.data, len(own), mtu_bytes], np.int64)
+            for row, own in zip(self.counters, budgets, strict=True)
+        ]
 
     def address(self, thread: int) -> int:
         """Returns the number by which a packet thread opens this directory."""
@@ -59,6 +64,7 @@ class Opened(NamedTuple):
     tables: Tables
     headers: Headers
     counters: Array  # int64: packets forwarded, by VIP and backend
+    budgets: Array  # float64 (VIPs, 2): what is left of new flows
     mtu_bytes: int
 
 
@@ -69,18 +75,20 @@ def open_directory(mailbox: Array) -> Opened:
     while address != mailbox[IN_USE]:
         announce(mailbox, IN_USE, address)
         address = acquire(mailbox, DIRECTORY)  # exchanged before we announced: then the first may be gone already
-    at = array_at(address, (21,), types.int64)
+    at = array_at(address, (25,), types.int64)
     tables = Tables(
         array_at(at[0], (at[1], 4), types.uint64),
         array_at(at[2], (at[3], 2), types.uint64),
         array_at(at[4], (at[5], 4), types.int64),
-        array_at(at[6], (at[7], 4), types.int64),
+        array_at(at[6], (at[7], 5), types.int64),
         array_at(at[8], (at[9],), types.int32),
         array_at(at[10], (at[11],), types.uint8),
         array_at(at[12], (at[13],), types.int64),
+        array_at(at[14], (at[15],), types.float64),
     )
-    headers = Headers(array_at(at[14], (at[15],), types.uint8), array_at(at[16], (at[17], 3), types.int64))
-    return Opened(tables, headers, array_at(at[18], (at[19],), types.int64), at[20])
+    headers = Headers(array_at(at[16], (at[17],), types.uint8), array_at(at[18], (at[19], 3), types.int64))
+    counters, budgets = array_at(at[20], (at[21],), types.int64), array_at(at[22], (at[23], 2), types.float64)
+    return Opened(tables, headers, counters, budgets, at[24])
 
 
 class Queue(NamedTuple):
@@ -146,6 +154,7 @@ class PacketThread:
             np.array([nudge, 1], np.int64),
         )
         reasons = np.zeros(len(REASONS), np.int64)
+        self.budgets = Budgets()
         self.desk = Desk(np.zeros(3, np.int64), table.arrays, new_batch(), queue, reasons, np.zeros(2, np.int64))
 
     def publish(self, directory: Directory) -> None:

@@ -38,7 +38,7 @@ def rehearse() -> None:
     nudge = os.eventfd(0)
     thread = PacketThread(0, table, nudge)
     no_headers = Headers(np.zeros(0, np.uint8), np.zeros((0, 2), np.int64))
-    thread.publish(Directory(FastMap(EMPTY, numbering), no_headers, mtu_bytes=0, threads=1))
+    thread.publish(Directory(FastMap(EMPTY, numbering), no_headers, mtu_bytes=0, budgets=[np.zeros((0, 2))]))
     list(thread.rare_frames())
     thread.desk.mailbox[STOP] = 1
     ring.work(ring.new_ring(np.zeros(64, np.uint8), 64, -1, -1, -1, False), thread.desk)

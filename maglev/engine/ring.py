@@ -98,7 +98,8 @@ def work(ring: Ring, desk: Desk) -> None:
         opened = open_directory(desk.mailbox)
         now = seconds(desk.clock)
         decide(
-            ring.memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.mtu_bytes, now
+            ring.memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets,
+            opened.mtu_bytes, now,
         )  # fmt: skip
         _send(ring, desk, opened, _sort(ring, desk, count))
         for _ in range(count):

@@ -70,7 +70,8 @@ def work(xsk: Xsk, pool: Pool, desk: Desk) -> None:
         opened = open_directory(desk.mailbox)
         now = seconds(desk.clock)
         decide(
-            pool.memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.mtu_bytes, now
+            pool.memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets,
+            opened.mtu_bytes, now,
         )  # fmt: skip
         _sort(xsk, pool, desk, opened, count)
         _push(xsk, desk)

@@ -20,6 +20,7 @@ from ..vips import EMPTY, VipMap
 from .conntrack import FastConnectionTable
 from .forwarding import FORWARDED, RARE, REASONS, decide, new_batch
 from .gre import HeaderMaker
+from .limits import Budgets
 from .numbering import Numbering
 from .vips import FastMap
 
@@ -33,7 +34,8 @@ class FastForwarder:
         """Takes what `Forwarder` takes, and what its connection table does."""
         self.numbering = Numbering()
         self.connections = FastConnectionTable(self.numbering, capacity, idle_timeout_s)
-        self.reference = Forwarder(own, self.connections, **options)
+        self._budgets = Budgets()
+        self.reference = Forwarder(own, self.connections, new_flows=self._budgets, **options)
         self._own = by_family(own).values()
         self._headers = HeaderMaker(own, self.numbering)
         self._batch = new_batch(1)
@@ -49,6 +51,7 @@ class FastForwarder:
     def vips(self, vips: VipMap) -> None:
         self.reference.vips = vips
         self._map = FastMap(vips, self.numbering, self._own, self.connections.idle_timeout_s)
+        self._budgets.exchange(self._map)
         self._to_anywhere = self._headers.headers(dict.fromkeys(self.numbering.backends, bytes(ETHERNET_BYTES)))
 
     @property
@@ -71,7 +74,8 @@ class FastForwarder:
         batch = self._batch
         batch.starts[0], batch.sizes[0] = LARGEST_OVERHEAD_BYTES, len(frame)
         decide(
-            memory, batch, 1, self._map.tables, self._to_anywhere, self.connections.arrays, self.mtu_bytes, now
+            memory, batch, 1, self._map.tables, self._to_anywhere, self.connections.arrays, self._budgets.array,
+            self.mtu_bytes, now,
         )  # fmt: skip
         verdict = int(batch.verdicts[0])
         if verdict == RARE:

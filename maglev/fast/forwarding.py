@@ -32,14 +32,16 @@ from ..packets import (
     TCP_BYTES,
     UDP_BYTES,
 )
-from .conntrack import ABSENT, HALF, OVERFLOWS, ZERO, Connections, advance, hash_of, lookup, record, tick_of
+from .conntrack import ABSENT, HALF, ZERO, Connections, advance, hash_of, lookup, record, tick_of
 from .flow import Key, selection_hash
 from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
+from .limits import take
 from .vips import (
     BY_CLIENT,
     FIRST_BACKEND,
     FIRST_COUNTER,
     POOL,
+    WIDEST,
     WITHIN_TICKS,
     Tables,
     find_vip,
@@ -55,6 +57,7 @@ Array = np.ndarray[Any, Any]
 EXTENSION_HEADERS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
 REASONS = tuple(Reason)
 FORWARDED, RARE = -1, -2  # verdicts; all others are places in REASONS
+OVER_LIMIT = -2  # instead of a backend; ABSENT is -1
 LARGEST_BATCH = 256
 V4_MAPPED = np.uint64(0xFFFF00000000)  # before an IPv4 address in the second half of an IPv4-mapped one
 ONE = np.uint64(1)
@@ -70,9 +73,9 @@ TRUNCATED = _CODES[Reason.TRUNCATED]
 BAD_TRANSPORT_HEADER = _CODES[Reason.BAD_TRANSPORT_HEADER]
 NOT_VIP = _CODES[Reason.NOT_VIP]
 NO_VIP_PORT = _CODES[Reason.NO_VIP_PORT]
+RATE_LIMITED = _CODES[Reason.RATE_LIMITED]
 NO_BACKEND = _CODES[Reason.NO_BACKEND]
 NO_NEXT_HOP = _CODES[Reason.NO_NEXT_HOP]
-TOO_BIG = _CODES[Reason.TOO_BIG]
 
 
 class Batch(NamedTuple):
@@ -84,16 +87,17 @@ class Batch(NamedTuple):
     counters: Array  # int64: whom a forwarded packet is counted for
     keys: Array  # uint64 (…, 5): its flow
     hashes: Array  # uint64: the flow's hash in the connection table
-    facts: Array  # int64 (…, 5): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType
+    facts: Array  # int64 (…, 6): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType,
+    #               and whether it continues a TCP connection
 
 
-VIP, OPENS, TOS, INNER_BYTES, KIND = range(5)
+VIP, SELECTS, TOS, INNER_BYTES, KIND, CONTINUES = range(6)
 
 
 def new_batch(size: int = LARGEST_BATCH) -> Batch:
     """Returns room for a batch of `size` packets."""
     starts, sizes, verdicts, counters = np.zeros((4, size), np.int64)
-    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 5), np.int64)
+    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 6), np.int64)
     return Batch(starts, sizes, verdicts, counters, keys, hashes, facts)
 
 
@@ -227,7 +231,8 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     batch.hashes[i] = hashed
     opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
     batch.facts[i, VIP] = vip
-    batch.facts[i, OPENS] = opens and not by_client
+    batch.facts[i, SELECTS] = opens and not by_client
+    batch.facts[i, CONTINUES] = protocol == TCP and not opens
     batch.facts[i, TOS] = header.tos
     batch.facts[i, INNER_BYTES] = header.total_bytes
     batch.facts[i, KIND] = kind
@@ -246,37 +251,44 @@ def _is_rare_elsewhere(tables: Tables, header: Header, kind: int) -> bool:
 
 
 @inlined
-def _choose(key: Key, hashed: np.uint64, opens: bool, vip: int, tables: Tables, connections: Connections) -> int:
-    """Returns a flow's backend, and remembers it; `ABSENT` if there is none (Maglev §3.3)."""
-    pool = tables.vips[vip, POOL]
-    if not opens:
+def _choose(
+    batch: Batch, i: int, key: Key, tables: Tables, connections: Connections, budgets: Array, now: float
+) -> int:
+    """Returns a flow's backend, and remembers it; `ABSENT` if there is none, `OVER_LIMIT` if none is wanted (§3.3)."""
+    vip, hashed = batch.facts[i, VIP], batch.hashes[i]
+    pool, limit = tables.vips[vip, POOL], tables.limits[vip]
+    if batch.facts[i, SELECTS] == 0:
         known = lookup(connections, key, hashed, tables.vips[vip, WITHIN_TICKS])
         if known != ABSENT and is_usable(tables, pool, known):
             return known
+    is_within = limit == 0 or take(budgets, vip, limit, now)
+    if not is_within and batch.facts[i, CONTINUES] == 0:
+        return OVER_LIMIT
     selected = select(tables, pool, selection_hash(key))
-    if selected != ABSENT:
+    if selected != ABSENT and is_within:
         record(connections, key, hashed, selected)
     return selected
 
 
 @inlined
 def _forward(
-    memory: Array, batch: Batch, i: int, tables: Tables, headers: Headers, connections: Connections, mtu_bytes: int
-) -> int:
+    memory: Array, batch: Batch, i: int, tables: Tables, headers: Headers, connections: Connections, budgets: Array,
+    mtu_bytes: int, now: float,
+) -> int:  # fmt: skip
     """Chooses the backend of one packet and encapsulates it; returns `FORWARDED`, or why it cannot be."""
     keys, vip, inner_bytes = batch.keys, batch.facts[i, VIP], batch.facts[i, INNER_BYTES]
-    tos, kind = batch.facts[i, TOS], batch.facts[i, KIND]
+    pool, tos, kind = tables.vips[vip, POOL], batch.facts[i, TOS], batch.facts[i, KIND]
+    if inner_bytes + tables.pools[pool, WIDEST] > mtu_bytes:
+        return RARE  # it may have to be cut into pieces, or its sender told
     key = (keys[i, 0], keys[i, 1], keys[i, 2], keys[i, 3], keys[i, 4])
-    overflows = connections.state[OVERFLOWS]
-    backend = _choose(key, batch.hashes[i], batch.facts[i, OPENS] != 0, vip, tables, connections)
+    backend = _choose(batch, i, key, tables, connections, budgets, now)
+    if backend == OVER_LIMIT:
+        return RATE_LIMITED
     if backend == ABSENT:
         return NO_BACKEND
     if not headers.facts[backend, HAS_HOP]:
         return NO_NEXT_HOP
     overhead_bytes = headers.facts[backend, OVERHEAD]
-    if inner_bytes + overhead_bytes > mtu_bytes:
-        connections.state[OVERFLOWS] = overflows  # the reference will choose, and count, once more
-        return RARE  # it is cut into pieces, or its sender is told
     start = batch.starts[i] - overhead_bytes
     if overhead_bytes == OVERHEAD_BYTES:
         encapsulate(memory, start, headers, backend, tos, inner_bytes, kind)
@@ -284,14 +296,14 @@ def _forward(
         encapsulate_v6(memory, start, headers, backend, tos, inner_bytes, kind, selection_hash(key))
     batch.starts[i] = start
     batch.sizes[i] = ETHERNET_BYTES + overhead_bytes + inner_bytes
-    batch.counters[i] = tables.vips[vip, FIRST_COUNTER] + backend - tables.pools[tables.vips[vip, POOL], FIRST_BACKEND]
+    batch.counters[i] = tables.vips[vip, FIRST_COUNTER] + backend - tables.pools[pool, FIRST_BACKEND]
     return FORWARDED
 
 
 @fast
 def decide(
-    memory: Array, batch: Batch, count: int, tables: Tables, headers: Headers, connections: Connections, mtu_bytes: int,
-    now: float,
+    memory: Array, batch: Batch, count: int, tables: Tables, headers: Headers, connections: Connections, budgets: Array,
+    mtu_bytes: int, now: float,
 ) -> None:  # fmt: skip
     """Decides the first `count` packets of a batch at `now` (seconds), and writes outer headers in front of them.
 
@@ -303,4 +315,4 @@ def decide(
         batch.verdicts[i] = _classify(memory, batch, i, tables, connections)
     for i in range(count):
         if batch.verdicts[i] == FORWARDED:
-            batch.verdicts[i] = _forward(memory, batch, i, tables, headers, connections, mtu_bytes)
+            batch.verdicts[i] = _forward(memory, batch, i, tables, headers, connections, budgets, mtu_bytes, now)

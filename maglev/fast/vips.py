@@ -13,7 +13,8 @@ import numpy as np
 
 from ..compiled import fast, inlined, signed
 from ..conntrack import DEFAULT_IDLE_TIMEOUT_S, ticks_of
-from ..flow import PORTED
+from ..flow import PORTED, is_v4
+from ..gre import OVERHEAD_BYTES, OVERHEAD_V6_BYTES
 from ..vips import ADDRESS_BITS, Backends, Prefix, Service, VipMap
 from .conntrack import ABSENT, MIX_1, MIX_2, ONE, ZERO
 from .numbering import Numbering
@@ -23,7 +24,7 @@ Served = tuple[Prefix, tuple[int, int], Service]  # where, (protocol, port), wha
 
 IS_SERVICE, IS_PREFIX, IS_OWN = 1 << 32, 1 << 33, 1 << 34  # what a row of `services` is about
 LENGTH_SHIFT = 40  # where a row has the place of its prefix's length
-FIRST_SLOT, FIRST_BACKEND, BACKENDS, FIRST_FLAG = range(4)  # columns of `pools`
+FIRST_SLOT, FIRST_BACKEND, BACKENDS, FIRST_FLAG, WIDEST = range(5)  # columns of `pools`
 POOL, FIRST_COUNTER, BY_CLIENT, WITHIN_TICKS = range(4)  # columns of `vips`
 MIX_SHIFT = np.uint64(29)
 
@@ -34,10 +35,12 @@ class Tables(NamedTuple):
     services: Array  # uint64 (rows, 4), a hash table: prefix in two words, its length with protocol and port, VIP
     masks: Array  # uint64 (lengths, 2): which bits of an address count for a prefix, the longest first
     vips: Array  # int64 (VIPs, 4): pool, first counter, whether clients keep their backends, how long in ticks
-    pools: Array  # int64 (pools, 4): first slot, first backend, how many numbers from there on, first flag in `usable`
+    pools: Array  # int64 (pools, 5): first slot, first backend, how many numbers from there on, first flag in `usable`,
+    #               bytes that the widest outer header takes
     slots: Array  # int32 (pools x M,): the lookup tables: numbers of backends, or -1
     usable: Array  # uint8: 1 for each backend of a pool that may keep its flows
     table_size: Array  # int64 (1,): M
+    limits: Array  # float64 (VIPs,): new flows a second that a packet thread takes; 0: as many as come
 
 
 @inlined
@@ -114,6 +117,7 @@ class _Pool(NamedTuple):
     first: int
     slots: Array  # int32 (M,)
     usable: Array  # uint8
+    widest_bytes: int  # of the outer headers that lead to its backends
 
 
 class FastMap:
@@ -125,13 +129,15 @@ class FastMap:
         numbering: Numbering,
         own: Iterable[bytes] = (),
         idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+        threads: int = 1,
     ) -> None:
         services = _services(vips)
         backends = list({id(service.backends): service.backends for _, _, service in services}.values())
         self._pools = [_pool(each, numbering) for each in backends]
         place = {id(each): number for number, each in enumerate(backends)}
         self._pool_of = [place[id(service.backends)] for _, _, service in services]
-        self._names = [service.name for _, _, service in services]
+        self.names = [service.name for _, _, service in services]
+        limits = np.array([(service.new_flows_per_s or 0.0) / threads for _, _, service in services], np.float64)
         self._numbering = numbering
         widths = [len(self._pools[pool].usable) for pool in self._pool_of]
         self._first_counters = np.concatenate(([0], np.cumsum(widths, dtype=np.int64)))
@@ -139,28 +145,31 @@ class FastMap:
         within = [ticks_of(service.idle_timeout_s, idle_timeout_s) for _, _, service in services]
         by_client = [service.by_client for _, _, service in services]
         of_vips = [self._pool_of, self._first_counters[:-1], by_client, within]
-        self.tables = self._arrays(np.array(of_vips, np.int64).T.copy(), _hash_table(services, vips, own), vips.lengths)
+        self.tables = self._arrays(
+            np.array(of_vips, np.int64).T.copy(), _hash_table(services, vips, own), vips.lengths, limits
+        )
 
-    def _arrays(self, of_vips: Array, services: Array, lengths: Sequence[int]) -> Tables:
+    def _arrays(self, of_vips: Array, services: Array, lengths: Sequence[int], limits: Array) -> Tables:
         pools = self._pools
         flags = np.concatenate(([0], np.cumsum([len(pool.usable) for pool in pools], dtype=np.int64)))
         size = len(pools[0].slots) if pools else 1
-        rows = [(i * size, pool.first, len(pool.usable), flags[i]) for i, pool in enumerate(pools)]
+        rows = [(i * size, pool.first, len(pool.usable), flags[i], pool.widest_bytes) for i, pool in enumerate(pools)]
         return Tables(
             services=services,
             masks=np.array([_mask(bits) for bits in lengths], np.uint64).reshape(-1, 2),
             vips=of_vips,
-            pools=np.array(rows, np.int64).reshape(-1, 4),
+            pools=np.array(rows, np.int64).reshape(-1, 5),
             slots=_joined([pool.slots for pool in pools], np.int32),
             usable=_joined([pool.usable for pool in pools], np.uint8),
             table_size=np.array([size], np.int64),
+            limits=limits,
         )
 
     def counted_at(self, counter: int) -> tuple[str, bytes]:
         """Returns the VIP and the backend (16 bytes) whose packets a counter counts."""
         vip = int(np.searchsorted(self._first_counters, counter, side="right")) - 1
         number = self._pools[self._pool_of[vip]].first + counter - int(self._first_counters[vip])
-        return self._names[vip], self._numbering.backends[number]
+        return self.names[vip], self._numbering.backends[number]
 
     def counted(self, counters: Array) -> Counter[tuple[str, bytes]]:
         """Returns packets by VIP and backend, as the reference counts them, from the array of all counters."""
@@ -188,7 +197,8 @@ def _pool(backends: Backends, numbering: Numbering) -> _Pool:
     first, end = (int(members.min()), int(members.max()) + 1) if len(members) else (0, 0)
     usable = np.zeros(end - first, np.uint8)
     usable[members - first] = 1
-    return _Pool(first, numbers[backends.table], usable)
+    widest_bytes = OVERHEAD_BYTES if all(map(is_v4, backends.members)) else OVERHEAD_V6_BYTES
+    return _Pool(first, numbers[backends.table], usable, widest_bytes)
 
 
 def _hash_table(services: Sequence[Served], vips: VipMap, own: Iterable[bytes]) -> Array:

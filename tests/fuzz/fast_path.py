@@ -33,8 +33,8 @@ PEERS = ["10.1.1.2", "10.1.2.2", "10.1.3.2"]
 # Name, address or prefix, protocol, port, pool, and what else is said of it.
 VIPS = [
     ("www", "192.0.2.1", "tcp", 80, "web", {}),
-    ("dns", "192.0.2.1", "udp", 53, "names", {"idle_timeout_s": 5.0}),
-    ("https", "192.0.2.1", "tcp", 443, "web", {"affinity": "client"}),
+    ("dns", "192.0.2.1", "udp", 53, "names", {"idle_timeout_s": 5.0, "new_flows_per_s": 0.7}),
+    ("https", "192.0.2.1", "tcp", 443, "web", {"affinity": "client", "new_flows_per_s": 3.0}),
     ("shop", "192.0.2.1", "tcp", 8443, "web", {"affinity": "client"}),
     ("quic", "192.0.2.200", "udp", 443, "names", {"affinity": "client", "idle_timeout_s": 20.0}),
     ("many", "192.0.2.0/24", "tcp", 0, "web", {}),
