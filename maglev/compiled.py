@@ -1,58 +1,32 @@
 """How this package compiles its inner loops: with Numba, once a machine, kept on disk for the next process.
 
 `NUMBA_DISABLE_JIT=1` runs the same loops as plain Python, for a debugger; `NUMBA_BOUNDSCHECK=1` compiles them with
-every access to an array checked, for a fuzzer.
-
-Numba keeps a function's machine code until the file that the function stands in changes. It does not look at the
-files of those that the function calls, so the code is kept in a directory named after all sources that it is made of.
+every access to an array checked, for a fuzzer. Where the machine code is kept says `kept`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numba import njit
 from numba.core import config
 
+from . import kept
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-PACKAGE = Path(__file__).parent
-KEPT = PACKAGE / "__pycache__"
-SOURCES = (  # what is compiled, and where it has its constants from
-    "fast/*.py", "engine/af_xdp.py", "engine/machine_code.py", "engine/packet_thread.py", "engine/ring.py",
-    "engine/xdp.py", "baselines.py", "compiled.py", "conntrack.py", "errors.py", "flow.py", "gre.py", "hashing.py",
-    "packets.py",
-)  # fmt: skip
 CHECKED = bool(config.BOUNDSCHECK)  # whether to look before every access
 
 signed: Any = np.int64  # how compiled code makes a signed number; to a type checker it is an integer like others
 
 
-def fingerprint() -> str:
-    """Returns what the machine code depends on, besides the processor: its sources, and whether it checks."""
-    digest = blake2b(bytes([CHECKED]), digest_size=8)
-    for path in sorted(path for pattern in SOURCES for path in PACKAGE.glob(pattern)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def keep_machine_code() -> None:
     """Has Numba keep its machine code in a directory of this version's own, unless the user has named another."""
     if not config.CACHE_DIR:
-        config.CACHE_DIR = str(KEPT / f"compiled-{fingerprint()}")
-
-
-def forget_other_versions() -> None:
-    """Removes machine code of other versions of the sources: for set-up, not while forwarders run."""
-    for directory in KEPT.glob("compiled-*"):
-        if str(directory) != config.CACHE_DIR:
-            shutil.rmtree(directory, ignore_errors=True)
+        config.CACHE_DIR = str(kept.directory(CHECKED))
 
 
 keep_machine_code()

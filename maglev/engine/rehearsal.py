@@ -7,10 +7,12 @@ is loaded in the process that forwarders are forked from.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
+from numba.core import config
 
-from ..compiled import forget_other_versions
+from .. import kept
 from ..fast.conntrack import FastConnectionTable
 from ..fast.forwarder import FastForwarder
 from ..fast.gre import Headers
@@ -49,4 +51,6 @@ def rehearse() -> None:
 
 if __name__ == "__main__":
     rehearse()
-    forget_other_versions()
+    place = Path(config.CACHE_DIR)
+    kept.mark_whole(place)
+    kept.forget_others(place)

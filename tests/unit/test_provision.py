@@ -5,6 +5,7 @@ machine in question would. That the stand-ins would notice a change is itself te
 taken as far as its first `apt-get install`. What the script does on real machines is for a fresh one to show.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SETUP = ROOT / "lab" / "setup"
 
 # What the script may use freely, since it changes nothing; `rm` and `mktemp` only ever meet a temporary file.
-HARMLESS = "awk bash cat dirname flock grep head mktemp rm sed sha256sum tail xargs"
+HARMLESS = "awk bash cat dirname flock grep head ls mktemp rm sed sha256sum tail xargs"
 CHANGING = "apt-get dpkg systemctl update-rc.d ln mv chmod mkdir chown"
 PROGRAMS_OF_PACKAGES = "mnexec ovs-vsctl bird ip ethtool tcpdump nft ping ps modprobe make update-ca-certificates curl"
 
@@ -194,6 +195,69 @@ def test_environment_alone_needs_no_package_of_the_lab_and_no_root(machine: Mach
     result = machine.provision("--for=check")
     assert "[2/4] Python packages" in result.stdout
     assert machine.calls == f"python3 -m venv --system-site-packages {machine.root}/.venv\n"
+
+
+@pytest.fixture
+def set_up(machine: Machine) -> Machine:
+    """A machine with the load balancer's sources and an environment that is whole, but for machine code."""
+    setup, venv = machine.root / "lab" / "setup", machine.root / ".venv"
+    shutil.copytree(ROOT / "maglev", machine.root / "maglev", ignore=shutil.ignore_patterns("__pycache__"))
+    (venv / "bin").mkdir(parents=True)
+    (venv / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    (venv / "bin" / "maglab").symlink_to("/bin/true")
+    of_environment = (setup / "provision").read_bytes() + (setup / "requirements.lock").read_bytes()
+    of_environment += f"{machine.root} {machine.environment['MAGLAB_PYTHON']}\n3.11\n".encode()
+    (venv / ".provisioned").write_text(f"{hashlib.sha256(of_environment).hexdigest()}  -\n")
+    # Compiling everything takes half a minute; here it leaves what it leaves at its end.
+    make_code = "from maglev import kept; place = kept.directory(); "
+    make_code += "place.mkdir(parents=True, exist_ok=True); kept.mark_whole(place)"
+    (venv / "bin" / "python").write_text(
+        f"""#!/bin/sh
+case $* in
+*rehearsal) echo rehearsed >>"{machine.directory}/calls"; exec {sys.executable} -c '{make_code}' ;;
+*) exec {sys.executable} "$@" ;;
+esac
+"""
+    )
+    (venv / "bin" / "python").chmod(0o755)
+    return machine
+
+
+def test_machine_code_is_made_when_sources_have_changed_and_only_then(set_up: Machine) -> None:
+    def outcome() -> tuple[str, int]:
+        result = set_up.provision("--for=check")
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        return result.stdout, set_up.calls.count("rehearsed")
+
+    made = "[3/4] Compiling …\nMaglev Lab is set up.\n"
+    assert outcome() == (made, 1), "there was none: it should have been made"
+    assert outcome() == ("", 1), "it should have been found"
+    source = set_up.root / "maglev" / "fast" / "flow.py"
+    source.write_text(source.read_text() + "\n")
+    assert outcome() == (made, 2), "a source of it has changed"
+    other = set_up.root / "maglev" / "forwarder.py"
+    other.write_text(other.read_text() + "\n")
+    assert outcome() == ("", 2), "it is not made of this file"
+    shutil.rmtree(set_up.root / "maglev" / "__pycache__")
+    assert outcome() == (made, 3), "it was thrown away"
+
+
+def test_machine_code_that_was_not_finished_is_made_again(set_up: Machine) -> None:
+    assert "Compiling" in set_up.provision("--for=check").stdout
+    [mark] = (set_up.root / "maglev" / "__pycache__").glob("compiled-*/whole")
+    mark.unlink()
+    assert "Compiling" in set_up.provision("--for=check").stdout
+
+
+def test_a_load_balancer_that_cannot_be_compiled_is_said_and_does_not_stop_set_up(set_up: Machine) -> None:
+    python = set_up.root / ".venv" / "bin" / "python"
+    python.write_text(python.read_text().replace("rehearsed", "rehearsed; echo SyntaxError: oh >&2; exit 1; echo"))
+    result = set_up.provision("--for=check")
+    assert result.returncode == 0
+    assert (
+        result.stderr
+        == "SyntaxError: oh\nThe load balancer itself does not run; its tests will say more (make test).\n"
+    )
 
 
 def test_unknown_option(machine: Machine) -> None:
