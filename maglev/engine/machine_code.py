@@ -71,28 +71,27 @@ def acquire(typing: Any, words: Any, at: Any) -> Any:
     return words.dtype(words, types.intp), generate
 
 
-@intrinsic
-def release(typing: Any, words: Any, at: Any, value: Any) -> Any:
-    """Writes an element of an array that another thread, or the kernel, reads."""
+def _store(words: Any, ordering: str) -> Any:
+    """Returns what Numba asks of an intrinsic that writes an element: its signature, and what makes its code."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _element(context, builder, signature, arguments)
-        builder.store_atomic(arguments[2], place, "release", words.dtype.bitwidth // 8)
+        builder.store_atomic(arguments[2], place, ordering, words.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(words, types.intp, words.dtype), generate
+
+
+@intrinsic
+def release(typing: Any, words: Any, at: Any, value: Any) -> Any:
+    """Writes an element of an array that another thread, or the kernel, reads."""
+    return _store(words, "release")
 
 
 @intrinsic
 def announce(typing: Any, words: Any, at: Any, value: Any) -> Any:
     """Writes an element that others read, before anything that is read afterwards (`release` lets that come first)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _element(context, builder, signature, arguments)
-        builder.store_atomic(arguments[2], place, "seq_cst", words.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(words, types.intp, words.dtype), generate
+    return _store(words, "seq_cst")
 
 
 @intrinsic

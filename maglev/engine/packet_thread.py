@@ -20,11 +20,11 @@ from numba import types
 from ..compiled import fast, inlined
 from ..errors import Reason
 from ..fast.conntrack import FastConnectionTable
-from ..fast.forwarding import REASONS, Batch, new_batch
+from ..fast.forwarding import REASONS, Batch, decide, new_batch
 from ..fast.gre import Headers
 from ..fast.limits import Budgets
 from ..fast.vips import FastMap, Tables
-from .machine_code import acquire, announce, array_at, release, write
+from .machine_code import acquire, announce, array_at, release, seconds, write
 
 Array = np.ndarray[Any, Any]
 
@@ -124,6 +124,18 @@ class Desk(NamedTuple):
     queue: Queue
     reasons: Array  # int64 (reasons,): packets that were not forwarded
     clock: Array  # int64 (2,): room for the time
+
+
+@inlined
+def decide_batch(desk: Desk, memory: Array, count: int) -> Opened:
+    """Decides on the `count` frames of the batch, which lie in `memory`; returns the directory that it went by."""
+    opened = open_directory(desk.mailbox)
+    now = seconds(desk.clock)
+    decide(
+        memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets, opened.mtu_bytes,
+        now,
+    )  # fmt: skip
+    return opened
 
 
 @fast

@@ -23,12 +23,12 @@ import numpy as np
 
 from ..compiled import fast, inlined
 from ..errors import PlatformError
-from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, decide
+from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE
 from ..fast.words import LINE_BYTES, prefetch
 from ..packets import ETHERNET_BYTES
 from .contract import Options
 from .fast_engine import FastEngine
-from .machine_code import acquire, errno, getsockopt, poll, release, seconds, sendmmsg
+from .machine_code import acquire, errno, getsockopt, poll, release, sendmmsg
 from .packet_thread import (
     LOOKS_BEFORE_WAITING,
     OVERLOAD,
@@ -38,8 +38,8 @@ from .packet_thread import (
     Desk,
     Opened,
     PacketThread,
+    decide_batch,
     hand_over,
-    open_directory,
 )
 from .socket import PACKET_IGNORE_OUTGOING, SOL_PACKET, bind, mtu_of, open_sender, packet_socket
 from .steering import steer
@@ -95,12 +95,7 @@ def work(ring: Ring, desk: Desk) -> None:
                 _wait(ring)
             continue
         looks = 0
-        opened = open_directory(desk.mailbox)
-        now = seconds(desk.clock)
-        decide(
-            ring.memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets,
-            opened.mtu_bytes, now,
-        )  # fmt: skip
+        opened = decide_batch(desk, ring.memory, count)
         _send(ring, desk, opened, _sort(ring, desk, count))
         for _ in range(count):
             release(ring.words, head * ring.slot_bytes // 4 + STATUS, np.uint32(TO_KERNEL))

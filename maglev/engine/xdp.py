@@ -25,14 +25,14 @@ import numpy as np
 
 from ..compiled import fast, inlined
 from ..errors import PlatformError
-from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, decide
+from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE
 from ..fast.words import LINE_BYTES, prefetch
 from ..vips import ADDRESS_BITS, Prefix, VipMap
 from . import bpf
 from .af_xdp import COMPLETED, FILLED, LOCK, RING, SENT, SPARE, TAKEN, Pool, Sockets, Xsk, queues_of
 from .contract import Options
 from .fast_engine import FastEngine
-from .machine_code import acquire, errno, poll, release, seconds, sendto, take
+from .machine_code import acquire, errno, poll, release, sendto, take
 from .packet_thread import (
     LOOKS_BEFORE_WAITING,
     OVERLOAD,
@@ -41,8 +41,8 @@ from .packet_thread import (
     Desk,
     Opened,
     PacketThread,
+    decide_batch,
     hand_over,
-    open_directory,
 )
 from .steering import ADDRESS_BYTES, ALL, GRE_ONLY, redirect_vips
 
@@ -67,12 +67,7 @@ def work(xsk: Xsk, pool: Pool, desk: Desk) -> None:
                 poll(xsk.polled.ctypes.data, np.uint64(2), np.int32(LONGEST_WAIT_MS))
             continue
         looks = 0
-        opened = open_directory(desk.mailbox)
-        now = seconds(desk.clock)
-        decide(
-            pool.memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets,
-            opened.mtu_bytes, now,
-        )  # fmt: skip
+        opened = decide_batch(desk, pool.memory, count)
         _sort(xsk, pool, desk, opened, count)
         _push(xsk, desk)
 

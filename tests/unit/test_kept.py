@@ -1,4 +1,4 @@
-"""Machine code that is kept: told by its sources and its processor, complete or not; and after set-up none is missing."""
+"""Machine code that is kept: told by its sources and its processor, complete or not; after set-up none is missing."""
 
 from __future__ import annotations
 
