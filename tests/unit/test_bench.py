@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -15,6 +16,9 @@ from lab.bench.traffic import Counts, Traffic, parse_counts
 from lab.bench.yardsticks import ENGINES, LIMITS, Cluster, all_yardsticks, maglev
 from lab.errors import LabError, WrongUse
 from maglev import config
+from maglev.fast.conntrack import HITS, MISSES
+from maglev.fast.flow import key_of
+from maglev.fast.forwarding import LARGEST_BATCH
 
 MACHINE = {"kernel": "6.1", "cpu": "a processor", "cores": 2, "python": "3.11"}
 
@@ -134,6 +138,33 @@ def test_flows_inside_and_outside_a_table_are_all_different_and_the_same_every_t
     inside, outside = connections.flows_from(0x0A000000, 500), connections.flows_from(0x0B000000, 500)
     assert len({*inside, *outside}) == 1000
     assert inside == connections.flows_from(0x0A000000, 500)
+
+
+def test_the_compiled_table_is_asked_by_the_keys_that_forwarders_have():
+    flows = connections.flows_from(0x0A000000, 300)
+    keys = connections.Compiled(1000).prepared(flows)
+    assert [tuple(key) for key in keys.tolist()] == [tuple(map(int, key_of(flow))) for flow in flows]
+
+
+@pytest.mark.parametrize("count", [1, LARGEST_BATCH, 3 * LARGEST_BATCH + 1])
+def test_the_compiled_table_remembers_every_flow_and_no_other(count):
+    inside, outside = connections.flows_from(0x0A000000, count), connections.flows_from(0x0B000000, count)
+    subject = connections.Compiled(count)
+    subject.insert(subject.prepared(inside))
+    assert len(subject.table) == count
+    assert {subject.table.lookup(flow, 0.0) for flow in inside} == {connections.BACKEND}
+    before = subject.table.arrays.state.copy()
+    subject.look_up(subject.prepared(inside))
+    subject.look_up(subject.prepared(outside))
+    grown = subject.table.arrays.state - before
+    assert (grown[HITS], grown[MISSES]) == (count, count)
+
+
+def test_every_table_is_measured():
+    console = Console(file=io.StringIO())
+    document = connections.run(Request(runs=1, quick=True), console)
+    assert [row["subject"] for row in document["rows"]] == ["conntrack", "compiled", "dict"]
+    assert all(row[f"{what}_ns"] > 0 for row in document["rows"] for what in connections.OPERATIONS)
 
 
 # Documents and tables
