@@ -21,6 +21,7 @@ from .waiting import wait_until
 
 SOCKET = "nursery.sock"
 READY_TIMEOUT_S = 60.0  # compiling, where set-up has not done it, takes some seconds
+ANSWER_TIMEOUT_S = 10.0
 
 
 class Daemon:
@@ -68,20 +69,31 @@ class Nursery:
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], within: int, log: Path) -> Daemon:
         """Starts `python -m maglev ARGUMENTS` in the namespaces of the process `within`; its output goes to `log`."""
         wait_until(self._what_is_missing, READY_TIMEOUT_S, "the nursery")
+        document = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
+        try:
+            answer = self._order(document, within, log)
+        except OSError as error:
+            about = f" ({error.filename})" if error.filename else ""
+            raise LabError(f"the nursery could not start {arguments[0]}: {error.strerror or error}{about}") from None
+        if not answer:
+            raise LabError(f"the nursery could not start {arguments[0]}: {self._last_words()}")
+        return Daemon(int(answer))
+
+    def _order(self, document: bytes, within: int, log: Path) -> bytes:
+        """Returns the nursery's answer to an order: a process's number, or nothing."""
         with contextlib.ExitStack() as opened, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as order:
             files = [opened.enter_context(open(f"/proc/{within}/ns/{kind}", "rb")) for kind in ("net", "mnt")]
             files.append(opened.enter_context(open(log, "ab")))
+            order.settimeout(ANSWER_TIMEOUT_S)
             order.connect(str(self._path))
-            document = {"arguments": list(arguments), "environment": dict(environment)}
             descriptors = array.array("i", [file.fileno() for file in files])
-            order.sendmsg([json.dumps(document).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-            answer = order.recv(64)
-        if not answer:
-            raise LabError(f"the nursery started nothing: see {self._log}")
-        return Daemon(int(answer))
+            order.sendmsg([document], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+            return order.recv(64)
+
+    def _last_words(self) -> str:
+        return self._log.read_text(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
 
     def _what_is_missing(self) -> str:
         if self._process.poll() is not None:
-            last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise LabError(f"the nursery has ended: {last or 'it said nothing'}")
+            raise LabError(f"the nursery has ended: {self._last_words()}")
         return "" if self._path.exists() else "it is not ready"

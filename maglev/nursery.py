@@ -6,7 +6,8 @@ saves a hundred megabytes a daemon as well. Machines of their own have no use fo
 
 An order comes as one packet on a Unix socket: a JSON document with `arguments` (of `python -m maglev`) and
 `environment`, and with it descriptors: the network and the mount namespace to live in, and the file to log to. The
-answer is the new process's number. Namespaces are entered before anything else is done.
+answer is the new process's number. Namespaces are entered before anything else is done. An order that makes no sense
+has no answer; what was wrong with it is said on standard error, and the next one is taken.
 """
 
 from __future__ import annotations
@@ -21,13 +22,29 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, NoReturn
 
-LARGEST_ORDER_BYTES = 1 << 16
-DESCRIPTORS = 3  # network namespace, mount namespace, log
+from .engine import machine
+from .errors import MaglevError, PlatformError
+
+LARGEST_ORDER_BYTES = 1 << 17  # as much as a Unix socket takes in one packet, in round numbers
+DESCRIPTORS = ("network namespace", "mount namespace", "log")
+CLIENT_SILENCE_S = 2.0  # whoever has connected and orders nothing keeps the others waiting no longer than this
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class OrderError(MaglevError):
+    """An order that cannot be carried out."""
+
+
+class Order(NamedTuple):
+    """What is to become of a fork."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    descriptors: list[int]
 
 
 def run(path: Path) -> None:
@@ -42,8 +59,11 @@ def run(path: Path) -> None:
         unfinished.rename(path)
         while True:
             client, _ = server.accept()
-            with client, contextlib.suppress(ConnectionError):
-                _serve(server, client)
+            with client:
+                try:
+                    _serve(server, client)
+                except (OrderError, OSError) as error:
+                    machine.say(f"nothing was started: {error}")
 
 
 def _prepare() -> None:
@@ -57,37 +77,66 @@ def _prepare() -> None:
 
 
 def _serve(server: socket.socket, client: socket.socket) -> None:
-    order, descriptors = _receive(client)
-    child = os.fork()
-    if child == 0:
-        server.close()
-        client.close()
-        _become(order, descriptors)
-    for descriptor in descriptors:
-        os.close(descriptor)
+    client.settimeout(CLIENT_SILENCE_S)
+    with contextlib.ExitStack() as received:
+        order = _receive(client, received)
+        child = os.fork()
+        if child == 0:
+            server.close()
+            client.close()
+            _become(order)
     client.send(str(child).encode())
 
 
-def _receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    descriptors = array.array("i")
-    message, ancillary, _, _ = client.recvmsg(
-        LARGEST_ORDER_BYTES, socket.CMSG_SPACE(DESCRIPTORS * descriptors.itemsize)
-    )
+def _receive(client: socket.socket, received: contextlib.ExitStack) -> Order:
+    """Returns an order; `received` closes its descriptors. OrderError if it makes no sense."""
+    numbers = array.array("i")
+    room = socket.CMSG_SPACE(len(DESCRIPTORS) * numbers.itemsize)
+    message, ancillary, flags, _ = client.recvmsg(LARGEST_ORDER_BYTES, room)
     for _, _, content in ancillary:
-        descriptors.frombytes(content)
-    return json.loads(message), list(descriptors)
+        numbers.frombytes(content)
+    for number in numbers:
+        received.callback(os.close, number)
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise OrderError(f"an order was cut short: allowed are {LARGEST_ORDER_BYTES} bytes, {len(DESCRIPTORS)} files")
+    return parse(message, list(numbers))
 
 
-def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
-    """Turns this fork into the daemon that was ordered; never returns."""
+def parse(message: bytes, descriptors: Sequence[int]) -> Order:
+    """Returns the order that came as a message and descriptors; OrderError, with what is allowed, if it is none."""
+    try:
+        document = json.loads(message)
+    except ValueError:
+        raise OrderError(f"an order was {message[:40]!r}; allowed: a JSON document") from None
+    if not isinstance(document, dict) or document.keys() != {"arguments", "environment"}:
+        raise OrderError(f"an order was {str(document)[:60]}; allowed: arguments and environment")
+    arguments, environment = document["arguments"], document["environment"]
+    if not isinstance(arguments, list) or not _are_words(arguments):
+        raise OrderError(f"an order's arguments were {str(arguments)[:60]}; allowed: a list of words")
+    if not isinstance(environment, dict) or not _are_words(environment.values()):
+        raise OrderError(f"an order's environment was {str(environment)[:60]}; allowed: names and words")
+    if len(descriptors) != len(DESCRIPTORS):
+        raise OrderError(f"an order came with {len(descriptors)} files; allowed: {', '.join(DESCRIPTORS)}")
+    return Order(arguments, environment, list(descriptors))
+
+
+def _are_words(values: Iterable[object]) -> bool:
+    """Says whether all are strings that may be part of an environment or a command."""
+    return all(isinstance(value, str) and "\0" not in value for value in values)
+
+
+def _become(order: Order) -> NoReturn:
+    """Turns this fork into the daemon that was ordered."""
     status = 1
     try:
-        _settle(order["environment"], *descriptors)
+        _settle(order.environment, *order.descriptors)
         from .__main__ import main
 
-        status = main(order["arguments"])
+        status = main(order.arguments)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except MaglevError as error:
+        machine.say(f"maglev: {error}")
     except BaseException:  # what would end any other program with a traceback
         traceback.print_exc()
     finally:
@@ -105,8 +154,7 @@ def _settle(environment: dict[str, str], network: int, mounts: int, log: int) ->
         os.dup2(source, target)
     for namespace in (network, mounts):
         if LIBC.setns(namespace, 0) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"cannot enter a namespace: {os.strerror(code)}")
+            raise PlatformError(f"cannot enter a namespace: {os.strerror(ctypes.get_errno())}")
     for descriptor in (nothing, network, mounts, log):
         os.close(descriptor)
     os.environ.clear()
