@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from maglev.compiled import fast, inlined
-from maglev.conntrack import ConnectionTable
+from maglev.conntrack import IDLE_TICKS, ConnectionTable
 from maglev.fast.conntrack import (
     KEY_BYTES,
     Array,
@@ -125,7 +125,7 @@ def _record_all(table: Connections, keys: Array, hashes: Array, backend: int) ->
 def _look_up_all(table: Connections, keys: Array, hashes: Array) -> None:
     for first in range(0, keys.shape[0], LARGEST_BATCH):
         for i in range(_begin(table, keys, hashes, first)):
-            lookup(table, _key(keys, first + i), hashes[i])
+            lookup(table, _key(keys, first + i), hashes[i], IDLE_TICKS)
 
 
 class Dictionary(Subject):
