@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from . import announcements as bgp
-from .engine.control import ControlError, request
+from .engine.control import Client, ControlError
 from .errors import MaglevError
 
 POLL_S = 0.1
@@ -82,8 +82,9 @@ def run(locate: Callable[[], tuple[Path, str]]) -> None:
 
 def _follow(speaker: ExaBgp, control: Path, name: str) -> None:
     announced: frozenset[bgp.Route] = frozenset()
+    client = Client(control, FORWARDER_SILENCE_S)
     while speaker.alive:
-        wanted = bgp.wanted(_status(control))
+        wanted = bgp.wanted(_status(client))
         if wanted != announced:
             announced = _bring_into_step(speaker, name, announced, wanted)
         time.sleep(POLL_S)
@@ -101,8 +102,8 @@ def _bring_into_step(
     return wanted
 
 
-def _status(control: Path) -> dict[str, Any] | None:
+def _status(client: Client) -> dict[str, Any] | None:
     try:
-        return request(control, "GET", "/status", FORWARDER_SILENCE_S)
+        return client.request("GET", "/status")
     except ControlError:
         return None

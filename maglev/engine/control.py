@@ -141,17 +141,46 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class Client:
+    """Asks a control socket again and again, over one connection as long as that lasts."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = path
+        self._connection = _UnixConnection(path, timeout_s)
+
+    def request(self, method: str, target: str) -> dict[str, Any]:
+        """Returns the document that is answered; ControlError if there is no answer in time, or if it refuses."""
+        is_first = self._connection.sock is None
+        try:
+            return self._ask(method, target)
+        except ConnectionError as error:  # another daemon may have taken its place since the last request
+            if is_first:
+                raise self._silence(error) from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._silence(error) from None
+        return self.request(method, target)
+
+    def _ask(self, method: str, target: str) -> dict[str, Any]:
+        try:
+            self._connection.request(method, target)
+            answer = self._connection.getresponse()
+            document: dict[str, Any] = json.loads(answer.read())
+        except BaseException:
+            self.close()
+            raise
+        if answer.status != 200:
+            raise ControlError(str(document.get("error", document)))
+        return document
+
+    def _silence(self, error: Exception) -> ControlError:
+        return ControlError(f"{self._path} does not answer: {error}")
+
+    def close(self) -> None:
+        """Ends the connection; the next request opens another."""
+        self._connection.close()
+
+
 def request(path: Path, method: str, target: str, timeout_s: float = 1.0) -> dict[str, Any]:
     """Returns the document that a control socket answers with; ControlError if it does not, or if it refuses."""
-    connection = _UnixConnection(path, timeout_s)
-    try:
-        connection.request(method, target)
-        answer = connection.getresponse()
-        document: dict[str, Any] = json.loads(answer.read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ControlError(f"{path} does not answer: {error}") from None
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise ControlError(str(document.get("error", document)))
-    return document
+    with contextlib.closing(Client(path, timeout_s)) as client:
+        return client.request(method, target)

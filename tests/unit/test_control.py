@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from maglev.engine.control import CLIENT_SILENCE_S, LARGEST_BODY_BYTES, ControlError, ControlServer, request
+from maglev.engine.control import CLIENT_SILENCE_S, LARGEST_BODY_BYTES, Client, ControlError, ControlServer, request
 from maglev.errors import ConfigError, MaglevError, PlatformError, Problem
+
+ROOT = Path(__file__).parents[2]
 
 
 def refuse():
@@ -350,3 +355,79 @@ def wait_until(condition, deadline_s=5.0):
             return True
         time.sleep(0.01)
     return False
+
+
+# A client that asks again and again
+
+
+DAEMON = """
+import sys
+from pathlib import Path
+from maglev.engine.control import ControlServer
+ControlServer(Path(sys.argv[1]), {"GET /who": lambda: {"who": sys.argv[2]}}).serve_forever(0.01)
+"""
+
+
+@contextmanager
+def daemon_called(name, path):
+    """A process that answers on a control socket who it is, killed at the end of the block."""
+    with subprocess.Popen([sys.executable, "-c", DAEMON, path, name], cwd=ROOT) as process:
+        try:
+            assert wait_until(lambda: who(path) == name, 10.0), f"{name} should have come up"
+            yield process
+        finally:
+            process.kill()
+
+
+def who(path):
+    try:
+        return request(path, "GET", "/who")["who"]
+    except ControlError:
+        return None
+
+
+def test_a_client_keeps_its_connection(tmp_path, monkeypatch):
+    opened = []
+    usual = ControlServer.process_request
+    monkeypatch.setattr(ControlServer, "process_request", lambda *call: (opened.append(1), usual(*call)))
+    with (
+        serving(tmp_path / "m1.sock", {"GET /status": lambda: {"ready": True}, "POST /reload": refuse}) as path,
+        closing(Client(path, 1.0)) as client,
+    ):
+        for _ in range(3):
+            assert client.request("GET", "/status") == {"ready": True}
+            with pytest.raises(ControlError, match="a name"):
+                client.request("POST", "/reload")
+        assert len(opened) == 1, f"six requests should have taken one connection, but took {len(opened)}"
+
+
+def test_a_client_finds_the_daemon_that_took_the_others_place(tmp_path):
+    """At once: a controller that heard nothing would withdraw every VIP."""
+    path = tmp_path / "m1.sock"
+    with closing(Client(path, 5.0)) as client:
+        for name in ("first", "second", "third"):
+            with daemon_called(name, path):
+                assert client.request("GET", "/who") == {"who": name}
+        with pytest.raises(ControlError, match=r"does not answer: .*refused"):
+            client.request("GET", "/who")
+
+
+def test_a_client_does_not_wait_for_a_frozen_daemon_and_finds_it_again(tmp_path):
+    path = tmp_path / "m1.sock"
+    with daemon_called("m1", path) as process, closing(Client(path, 0.2)) as client:
+        assert client.request("GET", "/who") == {"who": "m1"}
+        process.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(ControlError, match="timed out"):
+                client.request("GET", "/who")
+            assert time.monotonic() - began < 2, "one timeout should be all that it waits"
+        process.send_signal(signal.SIGCONT)
+        assert wait_until(lambda: asked(client) == {"who": "m1"}), "should have been answered again"
+
+
+def asked(client):
+    try:
+        return client.request("GET", "/who")
+    except ControlError:
+        return None
