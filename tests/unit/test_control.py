@@ -417,6 +417,7 @@ def test_a_client_does_not_wait_for_a_frozen_daemon_and_finds_it_again(tmp_path)
     with daemon_called("m1", path) as process, closing(Client(path, 0.2)) as client:
         assert client.request("GET", "/who") == {"who": "m1"}
         process.send_signal(signal.SIGSTOP)
+        assert wait_until(lambda: states_of(process.pid) == {"T"}), "every thread should have stopped"
         for _ in range(2):
             began = time.monotonic()
             with pytest.raises(ControlError, match="timed out"):
@@ -424,6 +425,11 @@ def test_a_client_does_not_wait_for_a_frozen_daemon_and_finds_it_again(tmp_path)
             assert time.monotonic() - began < 2, "one timeout should be all that it waits"
         process.send_signal(signal.SIGCONT)
         assert wait_until(lambda: asked(client) == {"who": "m1"}), "should have been answered again"
+
+
+def states_of(pid):
+    """In what states a process's threads are, as letters (proc(5))."""
+    return {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
 
 
 def asked(client):
