@@ -67,6 +67,16 @@ def test_a_short_run_has_its_rows_and_leaves_nothing_behind(tmp_path):
     assert Machine.now() == before
 
 
+def test_a_lab_is_timed_and_leaves_nothing_behind(tmp_path):
+    before, file = Machine.now(), tmp_path / "result.json"
+    done = maglab("bench", "lab", "--runs", "1", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    seconds = {row["event"]: row["s"] for row in json.loads(file.read_text())["rows"]}
+    assert list(seconds) == ["up", "first curl", "gone", "first of 6 forwards", "last of 6 forwards"]
+    assert 0 < seconds["first of 6 forwards"] <= seconds["last of 6 forwards"], seconds
+    assert Machine.now() == before
+
+
 @needs_bpf
 def test_ctrl_c_takes_everything_away():
     before = Machine.now()

@@ -195,7 +195,7 @@ def documents():
 
 
 def labtimes_rows():
-    return [{"event": event, "s": 1.0, "runs": [1.0]} for event in ("up", "first curl", "gone")]
+    return [{"event": event, "s": 1.0, "runs": [1.0]} for event in labtimes.EVENTS]
 
 
 def test_every_bench_has_a_document():
@@ -307,6 +307,8 @@ def test_what_is_not_allowed_is_refused_with_what_is(request_, says):
 
 
 def test_times_of_a_lab_are_medians_of_each_event():
-    assert labtimes.rows_of([(3.0, 0.1, 1.0), (2.0, 0.3, 2.0), (4.0, 0.2, 3.0)])[1] == {
-        "event": "first curl", "s": 0.2, "runs": [0.1, 0.3, 0.2]
-    }  # fmt: skip
+    taken = [(3.0, 0.1, 1.0, 0.5, 0.6), (2.0, 0.3, 2.0, 0.4, 0.9), (4.0, 0.2, 3.0, 0.6, 0.7)]
+    rows = labtimes.rows_of(taken)
+    assert [row["event"] for row in rows] == list(labtimes.EVENTS)
+    assert rows[1] == {"event": "first curl", "s": 0.2, "runs": [0.1, 0.3, 0.2]}
+    assert rows[4] == {"event": "last of 6 forwards", "s": 0.7, "runs": [0.6, 0.9, 0.7]}
