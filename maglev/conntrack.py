@@ -43,6 +43,7 @@ class ConnectionTable:
         self.capacity = capacity
         self.idle_timeout_s = idle_timeout_s
         self.overflows = 0  # records refused because the table was full
+        self.hits = self.misses = 0  # lookups that found a live entry, and those that did not
         self._clock = 0
         self._entries: OrderedDict[Flow, tuple[bytes, int]] = OrderedDict()  # flow: (backend, tick of last use)
 
@@ -58,7 +59,9 @@ class ConnectionTable:
         self._advance(now)
         entry = self._entries.get(flow)
         if entry is None or self._clock - entry[1] >= ticks_of(within_s, self.idle_timeout_s):
+            self.misses += 1
             return None
+        self.hits += 1
         self._use(flow, entry[0])
         return entry[0]
 

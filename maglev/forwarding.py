@@ -232,6 +232,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self.forwarded: Counter[tuple[str, bytes]] = Counter()  # (VIP, endpoint): packets
+        self.bytes: Counter[tuple[str, bytes]] = Counter()  # the same in bytes, outer IP header and all
         self.redirected: Counter[bytes] = Counter()  # Maglev (16 bytes): fragments sent on to it
         self.reasons: Counter[Reason] = Counter()
 
@@ -241,12 +242,14 @@ class Statistics:
             self.reasons[decision.reason] += 1
         elif decision.vip:
             self.forwarded[decision.vip, decision.endpoint] += 1
+            self.bytes[decision.vip, decision.endpoint] += len(decision.packet)
         else:
             self.redirected[decision.endpoint] += 1
 
     def add(self, other: Statistics, expired_fragments: int = 0) -> None:
         """Adds what another has counted, and the fragments that have waited in vain."""
         self.forwarded += other.forwarded.copy()  # a copy is one step for the interpreter: the other goes on counting
+        self.bytes += other.bytes.copy()
         self.redirected += other.redirected.copy()
         self.reasons += other.reasons.copy()
         if expired_fragments:

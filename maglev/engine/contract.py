@@ -40,6 +40,10 @@ class Table(Protocol):
     def __len__(self) -> int: ...
     @property
     def overflows(self) -> int: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
     def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]: ...
 
 
@@ -77,6 +81,11 @@ class Engine(ABC):
     @abstractmethod
     def statistics(self) -> Statistics:
         """Returns what became of all packets so far."""
+
+    @property
+    def batch_sizes(self) -> Mapping[int, int]:
+        """Returns how many batches there were, by the power of two that their size in packets reached; {} if none."""
+        return {}
 
     @property
     @abstractmethod

@@ -11,7 +11,6 @@ import os
 import secrets
 import threading
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
@@ -59,7 +58,7 @@ class FastEngine(Engine):
         self._served = self._map_of(EMPTY)
         self._exchanging = threading.Lock()  # between those who exchange; packet threads take no lock
         self._directories: list[Directory] = []  # the last is the newest
-        self._retired: Counter[tuple[str, bytes]] = Counter()  # counted under directories that are gone
+        self._retired = Statistics()  # counted under directories that are gone
         self._undo = contextlib.ExitStack()
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC)
         self._undo.callback(os.close, self._nudge)
@@ -118,7 +117,7 @@ class FastEngine(Engine):
         """Lets go of the directories that no packet thread uses any more, and keeps what was counted under them."""
         for old in self._directories[:-1]:
             if all(thread.out_of_use(old) for thread in self._threads):
-                self._retired += old.served.counted(old.counters.sum(axis=0))
+                self._retired.add(old.served.counted(old.counters.sum(axis=0)))
                 self._directories.remove(old)
 
     def run(self) -> None:
@@ -154,14 +153,19 @@ class FastEngine(Engine):
     def statistics(self) -> Statistics:
         found = Statistics()
         with self._exchanging:
-            found.forwarded = self._retired.copy()
+            found.add(self._retired)
             for directory in self._directories:
-                found.forwarded += directory.served.counted(directory.counters.sum(axis=0))
+                found.add(directory.served.counted(directory.counters.sum(axis=0)))
         found.add(self._rare, self._reference.fragments.expired(monotonic()))
         for thread in self._threads:
             for code in np.flatnonzero(thread.desk.reasons).tolist():
                 found.reasons[REASONS[code]] += int(thread.desk.reasons[code])
         return found
+
+    @property
+    def batch_sizes(self) -> Mapping[int, int]:
+        counts = np.sum([thread.desk.batches for thread in self._threads], axis=0)
+        return {1 << power: count for power, count in enumerate(counts.tolist())}
 
     @property
     def tables(self) -> Sequence[Table]:

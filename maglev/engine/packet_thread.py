@@ -20,7 +20,7 @@ from numba import types
 from ..compiled import fast, inlined
 from ..errors import Reason
 from ..fast.conntrack import FastConnectionTable
-from ..fast.forwarding import REASONS, Batch, decide, new_batch
+from ..fast.forwarding import LARGEST_BATCH, REASONS, Batch, decide, new_batch
 from ..fast.gre import Headers
 from ..fast.limits import Budgets
 from ..fast.vips import FastMap, Tables
@@ -32,6 +32,7 @@ STOP, DIRECTORY, IN_USE = range(3)  # what a mailbox holds
 WRITTEN, READ = range(2)  # what `marks` holds
 QUEUE_FRAMES = 256  # that wait for the reference; what comes when the queue is full is dropped
 QUEUED_BYTES = 9216  # of the largest frame that can wait
+BATCH_CLASSES = LARGEST_BATCH.bit_length()  # sizes of batches that are told apart: powers of two
 LOOKS_BEFORE_WAITING = 300  # for more packets, some microseconds long: near full load a wait costs more than it saves
 OVERLOAD, SEND_FAILED = REASONS.index(Reason.OVERLOAD), REASONS.index(Reason.SEND_FAILED)
 TOO_BIG = REASONS.index(Reason.TOO_BIG)
@@ -44,7 +45,7 @@ class Directory:
         """Takes the VIPs' budgets, an array for each packet thread."""
         self.served = served
         threads = len(budgets)
-        self.counters = np.zeros((threads, served.counters), np.int64)  # packets forwarded, by VIP and backend
+        self.counters = np.zeros((threads, served.counters, 2), np.int64)  # packets and bytes, by VIP and backend
         self._kept = (*served.tables, *headers)  # as long as this directory is
         shared = [number for array in self._kept for number in (array.ctypes.data, array.shape[0])]
         self._budgets = budgets  # kept as long as this directory is
@@ -63,7 +64,7 @@ class Opened(NamedTuple):
 
     tables: Tables
     headers: Headers
-    counters: Array  # int64: packets forwarded, by VIP and backend
+    counters: Array  # int64 (…, 2): packets and bytes forwarded, by VIP and backend
     budgets: Array  # float64 (VIPs, 2): what is left of new flows
     mtu_bytes: int
 
@@ -87,7 +88,7 @@ def open_directory(mailbox: Array) -> Opened:
         array_at(at[14], (at[15],), types.float64),
     )
     headers = Headers(array_at(at[16], (at[17],), types.uint8), array_at(at[18], (at[19], 3), types.int64))
-    counters, budgets = array_at(at[20], (at[21],), types.int64), array_at(at[22], (at[23], 2), types.float64)
+    counters, budgets = array_at(at[20], (at[21], 2), types.int64), array_at(at[22], (at[23], 2), types.float64)
     return Opened(tables, headers, counters, budgets, at[24])
 
 
@@ -123,13 +124,25 @@ class Desk(NamedTuple):
     batch: Batch
     queue: Queue
     reasons: Array  # int64 (reasons,): packets that were not forwarded
+    batches: Array  # int64 (9,): batches of 1, 2 or more, 4 or more, … 256 packets
     clock: Array  # int64 (2,): room for the time
+
+
+@inlined
+def size_class(count: int) -> int:
+    """Returns the binary logarithm of a batch's size, rounded down."""
+    found = 0
+    while count > 1:
+        count >>= 1
+        found += 1
+    return found
 
 
 @inlined
 def decide_batch(desk: Desk, memory: Array, count: int) -> Opened:
     """Decides on the `count` frames of the batch, which lie in `memory`; returns the directory that it went by."""
     opened = open_directory(desk.mailbox)
+    desk.batches[size_class(count)] += 1
     now = seconds(desk.clock)
     decide(
         memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets, opened.mtu_bytes,
@@ -167,7 +180,10 @@ class PacketThread:
         )
         reasons = np.zeros(len(REASONS), np.int64)
         self.budgets = Budgets()
-        self.desk = Desk(np.zeros(3, np.int64), table.arrays, new_batch(), queue, reasons, np.zeros(2, np.int64))
+        batches = np.zeros(BATCH_CLASSES, np.int64)
+        self.desk = Desk(
+            np.zeros(3, np.int64), table.arrays, new_batch(), queue, reasons, batches, np.zeros(2, np.int64)
+        )  # fmt: skip
 
     def publish(self, directory: Directory) -> None:
         """Has the thread use a directory from its next batch on."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..compiled import fast, inlined
 from ..errors import PlatformError
-from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE
+from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, count_forwarded
 from ..fast.words import LINE_BYTES, prefetch
 from ..packets import ETHERNET_BYTES
 from .contract import Options
@@ -164,7 +164,7 @@ def _send(ring: Ring, desk: Desk, opened: Opened, messages: int) -> None:
             desk.reasons[TOO_BIG if errno() == EMSGSIZE else SEND_FAILED] += 1
             done += 1
         for _ in range(sent):
-            opened.counters[desk.batch.counters[ring.sent[done]]] += 1
+            count_forwarded(desk.batch, ring.sent[done], opened.counters)
             done += 1
 
 

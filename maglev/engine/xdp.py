@@ -25,7 +25,7 @@ import numpy as np
 
 from ..compiled import fast, inlined
 from ..errors import PlatformError
-from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE
+from ..fast.forwarding import FORWARDED, LARGEST_BATCH, RARE, count_forwarded
 from ..fast.words import LINE_BYTES, prefetch
 from ..vips import ADDRESS_BITS, Prefix, VipMap
 from . import bpf
@@ -97,7 +97,7 @@ def _sort(xsk: Xsk, pool: Pool, desk: Desk, opened: Opened, count: int) -> None:
         if verdict == FORWARDED:
             xsk.transmit.entries[sent & (RING - 1), 0] = np.uint64(batch.starts[i])
             xsk.transmit.entries[sent & (RING - 1), 1] = np.uint64(batch.sizes[i])
-            opened.counters[batch.counters[i]] += 1
+            count_forwarded(batch, i, opened.counters)
             sent += 1
             continue
         if verdict != RARE:

@@ -269,6 +269,16 @@ class FastConnectionTable:
         """Returns how many records were refused because the table was full."""
         return int(self.arrays.state[OVERFLOWS])
 
+    @property
+    def hits(self) -> int:
+        """Returns how many lookups found a living entry."""
+        return int(self.arrays.state[HITS])
+
+    @property
+    def misses(self) -> int:
+        """Returns how many lookups did not."""
+        return int(self.arrays.state[MISSES])
+
     def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
         """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no living entry.
 

@@ -38,8 +38,10 @@ from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
 from .limits import take
 from .vips import (
     BY_CLIENT,
+    BYTES,
     FIRST_BACKEND,
     FIRST_COUNTER,
+    PACKETS,
     POOL,
     WIDEST,
     WITHIN_TICKS,
@@ -298,6 +300,14 @@ def _forward(
     batch.sizes[i] = ETHERNET_BYTES + overhead_bytes + inner_bytes
     batch.counters[i] = tables.vips[vip, FIRST_COUNTER] + backend - tables.pools[pool, FIRST_BACKEND]
     return FORWARDED
+
+
+@inlined
+def count_forwarded(batch: Batch, i: int, counters: Array) -> None:
+    """Counts a packet of the batch that has been sent, in `counters` (n, 2)."""
+    counter = batch.counters[i]
+    counters[counter, PACKETS] += 1
+    counters[counter, BYTES] += batch.sizes[i] - ETHERNET_BYTES
 
 
 @fast

@@ -5,7 +5,6 @@ Like the reference's `VipMap` it is built aside and exchanged whole; its arrays 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from ..compiled import fast, inlined, signed
 from ..conntrack import DEFAULT_IDLE_TIMEOUT_S, ticks_of
 from ..flow import PORTED, is_v4
+from ..forwarding import Statistics
 from ..gre import OVERHEAD_BYTES, OVERHEAD_V6_BYTES
 from ..vips import ADDRESS_BITS, Backends, Prefix, Service, VipMap
 from .conntrack import ABSENT, MIX_1, MIX_2, ONE, ZERO
@@ -26,6 +26,7 @@ IS_SERVICE, IS_PREFIX, IS_OWN = 1 << 32, 1 << 33, 1 << 34  # what a row of `serv
 LENGTH_SHIFT = 40  # where a row has the place of its prefix's length
 FIRST_SLOT, FIRST_BACKEND, BACKENDS, FIRST_FLAG, WIDEST = range(5)  # columns of `pools`
 POOL, FIRST_COUNTER, BY_CLIENT, WITHIN_TICKS = range(4)  # columns of `vips`
+PACKETS, BYTES = range(2)  # columns of counters
 MIX_SHIFT = np.uint64(29)
 
 
@@ -171,9 +172,14 @@ class FastMap:
         number = self._pools[self._pool_of[vip]].first + counter - int(self._first_counters[vip])
         return self.names[vip], self._numbering.backends[number]
 
-    def counted(self, counters: Array) -> Counter[tuple[str, bytes]]:
-        """Returns packets by VIP and backend, as the reference counts them, from the array of all counters."""
-        return Counter({self.counted_at(place): int(counters[place]) for place in np.flatnonzero(counters).tolist()})
+    def counted(self, counters: Array) -> Statistics:
+        """Returns packets and bytes by VIP and backend, as the reference counts them, from an array of counters."""
+        found = Statistics()
+        for place in np.flatnonzero(counters[:, PACKETS]).tolist():
+            key = self.counted_at(place)
+            found.forwarded[key] += int(counters[place, PACKETS])
+            found.bytes[key] += int(counters[place, BYTES])
+        return found
 
 
 def _services(vips: VipMap) -> list[Served]:

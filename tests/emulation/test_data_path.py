@@ -335,14 +335,6 @@ def test_a_volley_of_malformed_packets_is_counted_by_reason_and_traffic_goes_on(
         assert conns.broken == 0, conns.report()
 
 
-def test_fragments_are_dropped_and_counted(lab):
-    before, went_before = dropped(lab, "fragment"), forwarded(lab)
-    done = lab.run("c1", f"ping -c 1 -W 1 -s 3000 {VIP}")
-    assert done.returncode == 1, f"a fragmented ping was answered: {done.stdout}"
-    wait_counted(lambda: dropped(lab, "fragment"), before, 3, "fragments of a packet of 3028 bytes")
-    assert forwarded(lab) == went_before, "a fragment went to an endpoint"
-
-
 def test_an_endpoint_refuses_gre_from_whoever_is_no_maglev(lab):
     endpoint = lab.node("s1")
     inner = IP(src=STRANGER, dst=VIP, id=0x5001) / TCP(sport=7, dport=80, flags="S")

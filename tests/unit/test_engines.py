@@ -174,6 +174,7 @@ def test_what_comes_out_is_what_the_reference_decides(in_namespace, name):
             found = settled(engine, expected.forwarded.total() + expected.reasons.total())
             frames = received(router, len(out))
         assert found.forwarded == expected.forwarded, f"should have counted {shown(expected)}, but {shown(found)}"
+        assert found.bytes == expected.bytes, f"should have counted {expected.bytes}, but {found.bytes}"
         mine = {reason: count for reason, count in found.reasons.items() if reason not in IGNORED}
         assert mine == dict(expected.reasons), f"should have counted {shown(expected)}, but {shown(found)}"
         assert Counter(frames) == Counter(out), "the frames should be those that the reference decides"
@@ -217,6 +218,7 @@ def test_both_ip_versions_are_carried_over_both(in_namespace, name):
             found = settled(engine, expected.forwarded.total() + expected.reasons.total())
             frames = received(router, len(out))
         assert found.forwarded == expected.forwarded, f"should have counted {shown(expected)}, but {shown(found)}"
+        assert found.bytes == expected.bytes, f"should have counted {expected.bytes}, but {found.bytes}"
         mine = {reason: count for reason, count in found.reasons.items() if reason not in IGNORED}
         assert mine == dict(expected.reasons), f"should have counted {shown(expected)}, but {shown(found)}"
         assert Counter(frames) == Counter(out), "the frames should be those that the reference decides"
