@@ -213,8 +213,9 @@ def test_other_files_are_no_news(watching, file):
 def test_more_events_than_the_kernel_keeps_hide_no_change(watching, file, monkeypatch):
     go_on = threading.Event()
     watched = watching(file)
-    monkeypatch.setattr(watched.watch, "_on_change", lambda: (go_on.wait(DEADLINE_S), watched._changed()))
+    monkeypatch.setattr(watched.watch, "_on_change", lambda: (watched._changed(), go_on.wait(DEADLINE_S)))
     rename_over(file, "first")
+    watched.expect("first")
     most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     names = (file.parent / "a", file.parent / "b")
     names[0].write_text("x")
