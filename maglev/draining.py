@@ -28,9 +28,11 @@ def parse(query: Mapping[str, str]) -> Wait:
     strangers = sorted(query.keys() - {*Wait._fields})
     if strangers:
         raise MaglevError(f"{strangers[0]}: not allowed; allowed: {', '.join(Wait._fields)}")
-    return Wait(
-        _seconds(query, "wait_s", 0.0, LONGEST_WAIT_S), _seconds(query, "quiet_s", DEFAULT_QUIET_S, LONGEST_QUIET_S)
-    )
+    wait_s = _seconds(query, "wait_s", 0.0, LONGEST_WAIT_S)
+    quiet_s = _seconds(query, "quiet_s", DEFAULT_QUIET_S, LONGEST_QUIET_S)
+    if 0 < wait_s < quiet_s:
+        raise MaglevError(f"wait_s: {wait_s:g} is not allowed; allowed: 0, or at least quiet_s, which is {quiet_s:g}")
+    return Wait(wait_s, quiet_s)
 
 
 def _seconds(query: Mapping[str, str], field: str, default: float, most: float) -> float:

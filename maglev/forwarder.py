@@ -289,7 +289,7 @@ class ForwarderDaemon:
             if not self._draining:
                 raise MaglevError("undrained while it was waited for")
             if time.monotonic() - began > wait.wait_s:
-                raise MaglevError(f"packets still come after {wait.wait_s:g} s; it goes on draining")
+                raise MaglevError(f"packets still come after {wait.wait_s:g} s of draining, which goes on")
             time.sleep(POLL_S)
 
     def _packets(self) -> int:

@@ -29,6 +29,7 @@ def test_a_request_says_how_long_to_wait(query, expected):
         ({"wait_s": "3601"}, "wait_s: '3601' is not allowed; allowed: seconds, a number from 0 to 3600"),
         ({"wait_s": "nan"}, "wait_s: 'nan' is not allowed; allowed: seconds, a number from 0 to 3600"),
         ({"quiet_s": ""}, "quiet_s: '' is not allowed; allowed: seconds, a number from 0 to 60"),
+        ({"wait_s": "0.5"}, "wait_s: 0.5 is not allowed; allowed: 0, or at least quiet_s, which is 1"),
         ({"wait": "1"}, "wait: not allowed; allowed: wait_s, quiet_s"),
     ],
 )
