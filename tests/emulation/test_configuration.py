@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from wires import VIP, interface_to, put_on_wire, statistics, status
+from wires import VIP, Tap, interface_to, put_on_wire, statistics, status
 
 from lab import observe
 from lab.nodes import CONFIG, project_python, write_config
@@ -381,6 +382,47 @@ def test_fifty_reloads_under_traffic_lose_no_packet_and_break_no_connection(lab)
     assert counted_after - counted > 0.99 * flooded, f"{flooded} sent, sinks counted {counted_after - counted}"
 
 
+def to_sink(number):
+    return bytes(IP(src="10.0.1.2", dst=VIP, id=number) / UDP(sport=30000 + number, dport=SINK_PORT))
+
+
+@pytest.fixture
+def asks_often(lab) -> Iterator[None]:
+    """Has m1's kernel repeat its questions for a link address soon: by default it asks once a second, three times."""
+    node = lab.node("m1")
+    names = [f"net.ipv4.neigh.{interface_to(node, 'r1')}.{name}" for name in ("retrans_time_ms", "mcast_solicit")]
+    before = node.run("sysctl", "-n", *names).stdout.split()
+    node.set_sysctls(dict(zip(names, ("40", "10"), strict=True)))
+    yield
+    node.set_sysctls(dict(zip(names, before, strict=True)))
+
+
+@pytest.mark.usefixtures("served_again", "asks_often")
+def test_a_new_endpoint_gets_no_packet_before_the_way_to_it_is_known(lab):
+    """It takes as long to answer m1's question for its link address as m1 takes for several volleys of packets."""
+    router = lab.node("r1")
+    document = prepared(lab.document)
+    lab.push("m1", document)
+    document["pools"]["sinks"]["endpoints"] = [{"address": NEIGHBOUR}]
+    before = statistics(lab, "m1")
+    pushing = threading.Thread(target=lab.push, args=("m1", document))
+    with sinks([*map(lab.node, lab.endpoints), router]), Tap(router) as tap:
+        pushing.start()
+        tap.wait_for(lambda frame: frame.packet[24:28] == socket.inet_aton(NEIGHBOUR), "an ARP request")  # RFC 826
+        for volley in range(10):
+            put_on_wire(lab, "r1", "m1", [to_sink(20 * volley + number) for number in range(20)])
+        with neighbour(lab):
+            pushing.join(TIMEOUT_S)
+            assert sunk([router]) == 0, "the test is void: the new endpoint answered at once"
+            put_on_wire(lab, "r1", "m1", [to_sink(number) for number in range(200, 220)])
+            wait_until(
+                lambda: "" if sunk([router]) == 20 else "not all have come", TIMEOUT_S, "packets to the newcomer"
+            )
+    after = statistics(lab, "m1")
+    assert after["drops"] == before["drops"], "packets were lost that an endpoint in service would have taken"
+    assert after["forwarded"] - before["forwarded"] == 220
+
+
 # Draining
 
 
@@ -417,10 +459,6 @@ def test_draining_a_maglev_moves_its_traffic_and_undoes_itself(lab):
         conns.wait_settled()
         assert conns.broken == 0, conns.report()
     assert lab.state_of("m1") == "up"
-
-
-def to_sink(number):
-    return bytes(IP(src="10.0.1.2", dst=VIP, id=number) / UDP(sport=30000 + number % 1000, dport=80))
 
 
 @pytest.fixture
