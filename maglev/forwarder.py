@@ -25,7 +25,7 @@ from .engine.contract import Engine, Options, Table
 from .engine.control import ControlServer, Request, Routes, Takers
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
-from .engine.watch import FileWatch
+from .engine.watch import FileWatch, fingerprint
 from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
 from .selection import MapBuilder, carried_over, connection_capacity, fragment_limits
@@ -44,11 +44,12 @@ class ForwarderDaemon:
     def __init__(self, file: Path, name: str) -> None:
         """Reads the configuration; MaglevError if it is not sound, or has no Maglev of that name."""
         self._file, self._name = file, name
-        self._watch = FileWatch(file, self._reload_logged, self._watch_ended)  # first, so that it misses nothing
+        self._watch = FileWatch(file, self._file_changed, self._watch_ended)  # first, so that it misses nothing
+        self._last_read = fingerprint(file)
         self._config = configuration.load(file)
         self._maglev = self._config.maglev(name)
         self._source, self._refusal = str(file), ""
-        self._configuring = threading.Lock()  # one change of configuration at a time
+        self._configuring = threading.RLock()  # one change of configuration at a time
         self._engine: Engine
         self._vips = EMPTY
         self._builder = MapBuilder()
@@ -182,6 +183,7 @@ class ForwarderDaemon:
     def reload(self) -> dict[str, Any]:
         """Reads the file again and commits what it says; ConfigError changes nothing (Maglev §2.2)."""
         with self._configuring:
+            self._last_read = fingerprint(self._file)
             try:
                 answer = self._commit(lambda: configuration.load(self._file), str(self._file))
             except ConfigError as error:
@@ -194,6 +196,12 @@ class ForwarderDaemon:
         """Commits the configuration that came with a request; the file stays as it is, and counts when it changes."""
         with self._configuring:
             return self._commit(lambda: configuration.parse(_text(request.body), PUSHED), PUSHED)
+
+    def _file_changed(self) -> None:
+        """Reloads, unless somebody has had this very file read meanwhile: what was pushed since then counts."""
+        with self._configuring:
+            if fingerprint(self._file) != self._last_read:
+                self._reload_logged()
 
     def _reload_logged(self) -> None:
         with contextlib.suppress(ConfigError):  # it has been logged

@@ -38,7 +38,7 @@ class FileWatch:
     def __init__(self, file: Path, on_change: Callable[[], None], on_end: Callable[[OSError], None]) -> None:
         self._file = file.absolute()
         self._on_change, self._on_end = on_change, on_end
-        self._seen = _fingerprint(self._file)
+        self._seen = fingerprint(self._file)
         self._names: dict[int, set[str]] = {}  # watch descriptor: the names in that directory that lead to the file
         self._is_being_written = False
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -112,7 +112,7 @@ class FileWatch:
             self._names = dict(names)
 
     def _compare(self) -> None:
-        now = _fingerprint(self._file)
+        now = fingerprint(self._file)
         if now != self._seen:
             self._seen = now
             self._on_change()
@@ -149,7 +149,8 @@ def _link_target(path: str) -> tuple[str, ...] | None:
         return None
 
 
-def _fingerprint(file: Path) -> Fingerprint:
+def fingerprint(file: Path) -> Fingerprint:
+    """Returns numbers that change whenever a file is written or is another one; None if there is none."""
     try:
         found = file.stat()
     except OSError:

@@ -7,6 +7,7 @@ import copy
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lab.waiting import wait_until
 from maglev import config
 from maglev.config_diff import diff, in_words
 from maglev.engine.control import ControlError, request
+from maglev.engine.watch import QUIET_S
 
 pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
 
@@ -154,6 +156,20 @@ def test_a_configuration_that_is_pushed_is_served_until_the_file_counts_again(la
     assert status(lab, "m1")["config"]["served"] == str(file)
 
 
+@pytest.mark.usefixtures("served_again")
+def test_a_push_outlives_news_of_a_file_that_was_reloaded_before_it(lab):
+    """The watch waits until a file is quiet; by then it has been read, and another configuration may be served."""
+    other, pushed = with_weight(lab.document, 0, 3), with_weight(lab.document, 0, 5)
+    write_config(lab.directory / CONFIG, other)
+    request(lab.node("m1").control, "POST", "/reload")
+    lab.push("m1", pushed)
+    for maglev in ("m2", "m3"):
+        wait_until(lambda maglev=maglev: serves(lab, maglev, other), TIMEOUT_S, f"the file on {maglev}")
+    last = time.monotonic() + 4 * QUIET_S  # m1 hears of the file when the others do
+    while time.monotonic() < last:
+        assert serves(lab, "m1", pushed) == "", "news of the file, read long ago, undid what was pushed after it"
+
+
 def test_what_is_served_can_be_asked_for_and_pushed_back(lab):
     control = lab.node("m1").control
     served = request(control, "GET", "/config")
@@ -227,7 +243,7 @@ def test_a_new_health_check_takes_nobody_out_of_service_before_it_has_a_verdict(
 # Reloads under traffic
 
 
-NEIGHBOUR = "10.1.1.99"  # on m1's own link, so that m1 has to ask for its link address before it can send there
+NEIGHBOUR, STRANGER = "10.1.1.98", "10.1.1.99"  # on m1's own link: m1 has to ask for link addresses to send there
 EXTRA = {"name": "extra", "address": "192.0.2.9", "protocol": "tcp", "port": 80, "pool": "spare"}
 
 
@@ -281,10 +297,10 @@ def prepared(document):
 
 
 @contextlib.contextmanager
-def neighbour(lab) -> Iterator[None]:
-    """Gives the router the address of one more sink."""
+def held_by_router(lab, address) -> Iterator[None]:
+    """Gives the router one more address on m1's link."""
     router = lab.node("r1")
-    place = f"{NEIGHBOUR}/24", "dev", str(interface_to(router, "m1"))
+    place = f"{address}/24", "dev", str(interface_to(router, "m1"))
     router.run("ip", "address", "add", *place)
     try:
         yield
@@ -354,7 +370,7 @@ def test_fifty_reloads_under_traffic_lose_no_packet_and_break_no_connection(lab)
     lab.document = document
     lab.reload()
     nodes = [lab.node(name) for name in (*lab.endpoints, "r1")]
-    with neighbour(lab), sinks(nodes):
+    with held_by_router(lab, NEIGHBOUR), sinks(nodes):
         sent, forwarded, counted = at_rest(lab, nodes)
         drops = {maglev: statistics(lab, maglev)["drops"] for maglev in lab.maglevs}
         with lab.connections(HELD, interval_s=0.5) as conns:
@@ -403,15 +419,15 @@ def test_a_new_endpoint_gets_no_packet_before_the_way_to_it_is_known(lab):
     router = lab.node("r1")
     document = prepared(lab.document)
     lab.push("m1", document)
-    document["pools"]["sinks"]["endpoints"] = [{"address": NEIGHBOUR}]
+    document["pools"]["sinks"]["endpoints"] = [{"address": STRANGER}]
     before = statistics(lab, "m1")
     pushing = threading.Thread(target=lab.push, args=("m1", document))
     with sinks([*map(lab.node, lab.endpoints), router]), Tap(router) as tap:
         pushing.start()
-        tap.wait_for(lambda frame: frame.packet[24:28] == socket.inet_aton(NEIGHBOUR), "an ARP request")  # RFC 826
+        tap.wait_for(lambda frame: frame.packet[24:28] == socket.inet_aton(STRANGER), "an ARP request")  # RFC 826
         for volley in range(10):
             put_on_wire(lab, "r1", "m1", [to_sink(20 * volley + number) for number in range(20)])
-        with neighbour(lab):
+        with held_by_router(lab, STRANGER):
             pushing.join(TIMEOUT_S)
             assert sunk([router]) == 0, "the test is void: the new endpoint answered at once"
             put_on_wire(lab, "r1", "m1", [to_sink(number) for number in range(200, 220)])
