@@ -33,9 +33,6 @@ def connection_table(config: Config) -> ConnectionTable:
     return ConnectionTable(connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
 
 
-PEERS = "(Maglevs)"  # no pool can be called so
-
-
 def carried_over(served: VipMap, old: Config, new: Config, shard: str) -> frozenset[Member]:
     """Returns the members of a new configuration that may go on until their checks have come to a verdict.
 
@@ -53,6 +50,9 @@ def carried_over(served: VipMap, old: Config, new: Config, shard: str) -> frozen
 
 def _served_at(vip: Vip) -> tuple[Any, ...]:
     return vip.network, vip.protocol, vip.port
+
+
+PEERS = "(Maglevs)"  # no pool can be called so
 
 
 class MapBuilder:
