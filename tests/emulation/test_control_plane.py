@@ -162,12 +162,11 @@ def test_maglevs_agree_whatever_order_their_configurations_have(lab):
 
 
 def test_only_root_may_open_a_control_socket(lab):
-    for name in [*lab.maglevs, *lab.endpoints]:
-        mode = lab.node(name).control.stat().st_mode
+    nodes = [lab.node(name).control for name in (*lab.maglevs, *lab.endpoints)]
+    for path in (*nodes, lab.directory / "nursery.sock"):
+        mode = path.stat().st_mode
         assert stat.S_ISSOCK(mode)
-        assert stat.S_IMODE(mode) == 0o600, (
-            f"{name}'s control socket: expected mode 0600, it is {stat.S_IMODE(mode):04o}"
-        )
+        assert stat.S_IMODE(mode) == 0o600, f"{path}: expected mode 0600, it is {stat.S_IMODE(mode):04o}"
 
 
 def test_curl_on_a_maglev_shows_what_the_controller_sees(lab):
