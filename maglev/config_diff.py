@@ -84,7 +84,7 @@ def _fields(subject: str, prefix: str, old: BaseModel, new: BaseModel) -> Iterat
         before, after = getattr(old, field), getattr(new, field)
         if isinstance(before, BaseModel) and isinstance(after, BaseModel):
             yield from _fields(subject, f"{prefix}{field}.", before, after)
-        elif isinstance(before, tuple):
+        elif isinstance(before, tuple) and isinstance(after, tuple):
             yield from _members(subject, _singular(field), _by_name(before), _by_name(after))
         elif before != after:
             whole = isinstance(before, BaseModel) or isinstance(after, BaseModel)
@@ -116,8 +116,18 @@ def _by_name(items: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
 
 
 def _name(item: object) -> str:
-    """Returns what tells an object from others of its kind: its first field, a name or an address."""
-    return str(getattr(item, next(iter(type(item).model_fields)))) if isinstance(item, BaseModel) else str(item)
+    """Returns what tells an object from others of its kind: its name or address, or else all that it says."""
+    if not isinstance(item, BaseModel):
+        return str(item)
+    return str(getattr(item, _first_field(item))) if _is_named(item) else _shown(item)
+
+
+def _is_named(item: BaseModel) -> bool:
+    return _first_field(item) in ("name", "address")
+
+
+def _first_field(item: BaseModel) -> str:
+    return next(iter(type(item).model_fields))
 
 
 def _singular(field: str) -> str:
@@ -139,21 +149,18 @@ def _in_words(change: Change) -> str:
 
 def _details(value: object) -> str:
     """Returns in brackets what an added object says beyond its name and its defaults."""
-    if not isinstance(value, BaseModel):
-        return ""
+    said = _fields_said(value) if isinstance(value, BaseModel) else ""
+    return f" ({said})" if said else ""
+
+
+def _fields_said(value: BaseModel) -> str:
     fields = type(value).model_fields
-    name = next(iter(fields)) if _is_named(value) else None
-    said = [
+    named = _first_field(value) if _is_named(value) else ""
+    return ", ".join(
         f"{field.replace('_', ' ')} {_shown(getattr(value, field))}"
         for field in fields
-        if field != name and getattr(value, field) != fields[field].default
-    ]
-    return f" ({', '.join(said)})" if said else ""
-
-
-def _is_named(value: BaseModel) -> bool:
-    """Says whether an object's first field has been said already, where it stands: it names the object."""
-    return next(iter(type(value).model_fields)) in ("name", "address")
+        if field != named and getattr(value, field) != fields[field].default
+    )
 
 
 def _shown(value: object) -> str:
@@ -164,7 +171,7 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     if isinstance(value, BaseModel):
-        return _details(value).strip(" ()")
+        return _fields_said(value)
     if isinstance(value, tuple):
         more = [f"{len(value) - MOST_LISTED} more"] if len(value) > MOST_LISTED else []
         return " ".join([*map(_name, value[:MOST_LISTED]), *more])
@@ -176,4 +183,6 @@ def _plain(value: object) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, tuple | list):
         return list(map(_plain, value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
