@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,7 +34,8 @@ from .site import Site
 from .waiting import wait_until
 
 CONVERGE_TIMEOUT_S = 20.0
-DRAIN_QUIET_POLLS = 5  # a drained Maglev's share is gone when its packet counter stands still for so many looks
+DRAIN_QUIET_S = 0.1  # a drained Maglev's share is gone when no router sends to it, and for so long nothing has come
+COMMIT_TIMEOUT_S = 10.0  # for a forwarder to take over a configuration
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -262,7 +263,9 @@ class Lab:
         self._drained.add(name)
         self._changed()
         request(node.control, "POST", "/drain")
-        self._wait_for_silence(node)
+        self._wait_withdrawn(node)
+        wait = f"wait_s={CONVERGE_TIMEOUT_S:g}&quiet_s={DRAIN_QUIET_S:g}"
+        request(node.control, "POST", f"/drain?{wait}", 2 * CONVERGE_TIMEOUT_S)
         self._down.add(name)
         node.stop_daemons()
         return Fault("drain", name, lambda: self.revive(name))
@@ -274,6 +277,32 @@ class Lab:
             raise WrongUse(f"{name} is not drained; drained are {', '.join(sorted(self._drained)) or 'none'}")
         self._set_weight(node, 1)
         self._drained.discard(name)
+
+    def upgrade(self, maglevs: Sequence[str] = (), forwarder: Mapping[str, Any] | None = None) -> None:
+        """Restarts Maglevs (all, unless some are named), one at a time: drained, restarted, back in service, the next.
+
+        `forwarder` has options that a running forwarder cannot take over, such as `{"engine": "socket"}`: each takes
+        them up when it starts again. Until then it refuses them, and serves on.
+        """
+        for name in maglevs:
+            self.node(name, "maglev")
+        if forwarder:
+            self._write({**self.document, "forwarder": {**self.document["forwarder"], **forwarder}})
+        for name in maglevs or self.maglevs:
+            with self.drain(name):
+                pass
+            self.wait_converged()
+
+    def push(self, maglev: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Has one Maglev serve a configuration that no file says, until its file counts again; returns what changed.
+
+        ControlError, with everything that is wrong, if the Maglev refuses it.
+        """
+        node = self.node(maglev, "maglev")
+        body = yaml.safe_dump(dict(document), sort_keys=False).encode()
+        answer = request(node.control, "PUT", "/config", COMMIT_TIMEOUT_S, body)
+        self._changed()
+        return answer
 
     def restore(self) -> None:
         """Undoes every fault that still is, closes connections that still are held, and waits until all is well."""
@@ -288,12 +317,16 @@ class Lab:
         self.wait_converged()
 
     def reload(self) -> None:
-        """Writes the configuration, and has every running forwarder take it over."""
-        self.config = self._validated(self.document)
-        write_config(self.directory / CONFIG, self.document)
+        """Writes the configuration, and waits until every running forwarder has taken it over."""
+        self._write(self.document)
         for node in self._of_role("maglev"):
             if node.name not in self._down:
-                request(node.control, "POST", "/reload")
+                request(node.control, "POST", "/reload", COMMIT_TIMEOUT_S)
+
+    def _write(self, document: dict[str, Any]) -> None:
+        self.config = self._validated(document)
+        self.document = document
+        write_config(self.directory / CONFIG, document)
         self._changed()
 
     def _set_weight(self, node: LabNode, weight: float) -> None:
@@ -312,18 +345,12 @@ class Lab:
     def _changed(self) -> None:
         self._changed_at = time.monotonic()
 
-    def _wait_for_silence(self, node: ConfiguredNode) -> None:
-        """Waits until no router sends to a Maglev any more, and no packet comes to it."""
-        seen: list[int] = []
+    def _wait_withdrawn(self, node: ConfiguredNode) -> None:
+        """Waits until no router sends to a Maglev any more."""
 
         def missing() -> str:
-            if any(
-                node.address in hops for router in self._of_role("router") for hops in observe.ecmp(router).values()
-            ):
-                return f"a router still sends to {node.name}"
-            seen.append(request(node.control, "GET", "/statistics")["forwarded"])
-            still = len(seen) > DRAIN_QUIET_POLLS and len(set(seen[-DRAIN_QUIET_POLLS:])) == 1
-            return "" if still else f"packets still come to {node.name}"
+            hops = (hops for router in self._of_role("router") for hops in observe.ecmp(router).values())
+            return f"a router still sends to {node.name}" if any(node.address in each for each in hops) else ""
 
         wait_until(missing, CONVERGE_TIMEOUT_S, f"draining {node.name}")
 

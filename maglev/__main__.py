@@ -1,8 +1,9 @@
-"""`python -m maglev`: the daemons, replay, and the configuration check."""
+"""`python -m maglev`: the daemons, replay, and what there is to ask about configurations."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,20 +18,23 @@ RUN_DIRECTORY = Path("/run/maglev")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns 0, 1 for an error that the user can mend, 2 for wrong use."""
+    """Runs one command; returns 0, 1 for an error that the user can mend, 2 for wrong use.
+
+    A command that means something else by 1, as diff(1) does, says so with `trouble`.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except MaglevError as error:
         print(f"maglev: {error}", file=sys.stderr)
-        return 1
+        return int(options.trouble)
     except BrokenPipeError:
         return 0
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m maglev", description="Maglev, a network load balancer.")
+    parser.set_defaults(trouble=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     forwarder = _daemon(commands, "forwarder", "move packets and check endpoints' health", _forwarder)
@@ -60,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="exit 0, or say what is wrong and exit 1")
     check.add_argument("file", type=Path, metavar="FILE")
     check.set_defaults(run=_check_config)
+
+    differ = commands.add_parser("diff-config", help="what changes, in words: exit 0 nothing, 1 something, 2 trouble")
+    differ.add_argument("old", type=Path, metavar="OLD")
+    differ.add_argument("new", type=Path, metavar="NEW")
+    differ.add_argument("--json", action="store_true", help="every change as a JSON object, with its old and new value")
+    differ.set_defaults(run=_diff_config, trouble=2)
     return parser
 
 
@@ -97,12 +107,10 @@ def _control(options: argparse.Namespace, name: str) -> Path:
 
 
 def _forwarder(options: argparse.Namespace) -> None:
-    from . import config as configuration
     from .forwarder import ForwarderDaemon
 
-    config = configuration.load(options.config)
     name = options.maglev or _find_name(options)
-    ForwarderDaemon(options.config, config, name).run(_control(options, name))
+    ForwarderDaemon(options.config, name).run(_control(options, name))
 
 
 def _controller(options: argparse.Namespace) -> None:
@@ -159,6 +167,18 @@ def _check_config(options: argparse.Namespace) -> None:
 
     config = configuration.load(options.file)
     print(f"{options.file}: {len(config.vips)} VIPs, {len(config.pools)} pools, {len(config.maglevs)} Maglevs: sound")
+
+
+def _diff_config(options: argparse.Namespace) -> int:
+    from . import config as configuration
+    from .config_diff import diff, in_words
+
+    changes = diff(*configuration.load_all([options.old, options.new]))
+    if options.json:
+        print(json.dumps([change.document() for change in changes], indent=2))
+    elif changes:
+        print("\n".join(in_words(changes)))
+    return 1 if changes else 0
 
 
 if __name__ == "__main__":

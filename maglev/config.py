@@ -2,7 +2,7 @@
 
 A configuration is validated whole before anything changes: whoever holds a `Config` from here knows that every name
 in it is known, every pool flattens and every address can be used. `Config` has no order to depend on: its methods
-sort. Pure, but for `load`, which reads one file.
+sort. Pure, but for `load` and `load_all`, which read files.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ __all__ = [
     "Pool",
     "Vip",
     "load",
+    "load_all",
     "parse",
 ]
 
@@ -61,6 +62,20 @@ def load(path: str | Path) -> Config:
     else:
         return parse(text, str(path))
     raise ConfigError([problem])
+
+
+def load_all(paths: Iterable[str | Path]) -> list[Config]:
+    """Returns the configurations in several files; ConfigError says everything that is wrong with any of them."""
+    configs: list[Config] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            configs.append(load(path))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return configs
 
 
 def parse(text: str, file: str = "<config>") -> Config:

@@ -1,7 +1,7 @@
 """The forwarder: data plane, config manager and health checks of one Maglev in one process (Maglev §2.2, §3).
 
-The main thread moves packets. Health checks, netlink and the control socket have threads of their own; what they
-change reaches the packets by exchanging the forwarder's map of VIPs, whole.
+The main thread moves packets. Health checks, netlink, the control socket and what watches the file have threads of
+their own; what they change reaches the packets by exchanging the forwarder's map of VIPs, whole.
 """
 
 from __future__ import annotations
@@ -11,39 +11,54 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import config as configuration
-from . import health
+from . import draining, health
 from .config import Config, Member
+from .config_diff import Change, diff, in_words
 from .engine import machine
 from .engine.choice import open_engine
 from .engine.contract import Engine, Options, Table
-from .engine.control import ControlServer
+from .engine.control import ControlServer, Request, Routes, Takers
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
-from .errors import ConfigError, PlatformError, Problem
+from .engine.watch import FileWatch, fingerprint
+from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
-from .selection import MapBuilder, connection_capacity, fragment_limits
+from .selection import MapBuilder, carried_over, connection_capacity, fragment_limits
 from .vips import EMPTY
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
+POLL_S = 0.02
+NEXT_HOP_TIMEOUT_S = 0.5  # that a change waits for the way to new endpoints; the kernel needs milliseconds
+PUSHED = "PUT /config"  # what a configuration from the control socket is called, where others have a file
+MOST_LOGGED = 10  # phrases of one change
 
 
 class ForwarderDaemon:
     """Ties configuration, health and next hops to the decisions of a `Forwarder`."""
 
-    def __init__(self, file: Path, config: Config, name: str) -> None:
-        self._file, self._config, self._name = file, config, name
-        self._maglev = config.maglev(name)
+    def __init__(self, file: Path, name: str) -> None:
+        """Reads the configuration; MaglevError if it is not sound, or has no Maglev of that name."""
+        self._file, self._name = file, name
+        self._watch = FileWatch(file, self._file_changed, self._watch_ended)  # first, so that it misses nothing
+        self._last_read = fingerprint(file)
+        self._config = configuration.load(file)
+        self._maglev = self._config.maglev(name)
+        self._source, self._refusal = str(file), ""
+        self._configuring = threading.RLock()  # one change of configuration at a time
         self._engine: Engine
         self._vips = EMPTY
         self._builder = MapBuilder()
-        self._neighbours = Neighbours(on_change=lambda next_hops: self._engine.follow(next_hops))
+        self._targets: frozenset[bytes] = frozenset()  # all to whom packets may be sent, 16 bytes each
+        self._reached: Collection[bytes] = ()  # those whose next hop the engine knows
+        self._carried: frozenset[Member] = frozenset()
+        self._neighbours = Neighbours(on_change=self._follow)
         self._prober = Prober(on_change=lambda states: self._rebuild())
-        self._rebuilding = threading.Lock()
+        self._rebuilding = threading.RLock()
         self._draining = False
         self._generation = 0
         self._started = time.monotonic()
@@ -57,13 +72,23 @@ class ForwarderDaemon:
             self._engine = self._open_engine()
             undo.callback(self._engine.close)
             machine.keep_kernel_from_answering_gre(undo)
-            server = ControlServer(control, self._routes())
+            server = ControlServer(control, self._routes(), self._takers())
             undo.callback(server.close)
             self._neighbours.start()
             self._adopt(self._config)
             self._prober.start()
+            self._start_watching()
             server.start()
             self._engine.run()
+
+    def _start_watching(self) -> None:
+        try:
+            self._watch.start()
+        except OSError as error:
+            self._watch_ended(error)
+
+    def _watch_ended(self, error: OSError) -> None:
+        machine.say(f"{self._name}: {self._file} is not watched: {error.strerror or error}; reload it by SIGHUP")
 
     def _open_engine(self) -> Engine:
         own = pack_address(self._maglev.address)
@@ -83,15 +108,18 @@ class ForwarderDaemon:
         machine.say(f"{self._name}: engine {engine.name} on {interface}: {engine.detail}")
         return engine
 
-    def _routes(self) -> dict[str, Any]:
+    def _routes(self) -> Routes:
         return {
             "GET /status": self.status,
             "GET /statistics": self.statistics,
             "GET /tables": self.tables,
+            "GET /config": lambda: self._config.model_dump(mode="json", exclude_none=True),
             "POST /reload": self.reload,
-            "POST /drain": lambda: self._set_draining(True),
-            "POST /undrain": lambda: self._set_draining(False),
+            "POST /undrain": self._undrain,
         }
+
+    def _takers(self) -> Takers:
+        return {"PUT /config": self.push, "POST /drain": self.drain}
 
     def status(self) -> dict[str, Any]:
         """Returns the document by which the controller decides, and everything that a person asks first."""
@@ -103,6 +131,7 @@ class ForwarderDaemon:
             "ready": self._prober.complete,
             "draining": self._draining,
             "generation": self._generation,
+            "config": {"file": str(self._file), "served": self._source, "refused": self._refusal},
             "uptime_s": round(time.monotonic() - self._started, 3),
             "engine": self._engine.name,
             "engine_detail": self._engine.detail,
@@ -152,40 +181,93 @@ class ForwarderDaemon:
         }
 
     def reload(self) -> dict[str, Any]:
-        """Reads the configuration again and commits it; ConfigError changes nothing (Maglev §2.2)."""
-        fresh = configuration.load(self._file)
-        self._check_same_machine(fresh)
-        self._adopt(fresh)
-        return {"generation": self._generation}
+        """Reads the file again and commits what it says; ConfigError changes nothing (Maglev §2.2)."""
+        with self._configuring:
+            self._last_read = fingerprint(self._file)
+            try:
+                answer = self._commit(lambda: configuration.load(self._file), str(self._file))
+            except ConfigError as error:
+                self._refusal = str(error)
+                raise
+            self._refusal = ""
+            return answer
+
+    def push(self, request: Request) -> dict[str, Any]:
+        """Commits the configuration that came with a request; the file stays as it is, and counts when it changes."""
+        with self._configuring:
+            return self._commit(lambda: configuration.parse(_text(request.body), PUSHED), PUSHED)
+
+    def _file_changed(self) -> None:
+        """Reloads, unless somebody has had this very file read meanwhile: what was pushed since then counts."""
+        with self._configuring:
+            if fingerprint(self._file) != self._last_read:
+                self._reload_logged()
 
     def _reload_logged(self) -> None:
-        try:
+        with contextlib.suppress(ConfigError):  # it has been logged
             self.reload()
-        except ConfigError as error:
-            machine.say(f"configuration kept as it was: {error}")
 
-    def _check_same_machine(self, fresh: Config) -> None:
+    def _commit(self, read: Callable[[], Config], source: str) -> dict[str, Any]:
+        """Takes over a configuration whole, or raises ConfigError and changes nothing; returns what changed."""
+        try:
+            fresh = read()
+            self._check_same_machine(fresh, source)
+        except ConfigError as error:
+            machine.say(f"{self._name}: configuration kept as it was: {error}")
+            raise
+        changes = diff(self._config, fresh)
+        if changes:
+            self._change_to(fresh)
+            machine.say(f"{self._name}: configuration from {source}: {_summary(changes)}")
+        self._source = source
+        return {
+            "generation": self._generation,
+            "changed": in_words(changes),
+            "changes": [change.document() for change in changes],
+        }
+
+    def _check_same_machine(self, fresh: Config, source: str) -> None:
         """Refuses what a running forwarder cannot take over: who it is, and the sizes of what it has allocated."""
         old, new = self._config.forwarder, fresh.forwarder
         problems = [
-            Problem(str(self._file), f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
+            Problem(source, f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
             for field in ("engine", "connection_table", "threads", "busy_poll", "fragments", "icmp_errors_per_s")
             if getattr(old, field) != getattr(new, field)
         ]
         if self._maglev not in fresh.maglevs:
             expected = f"{self._name} with address {self._maglev.address} and shard {self._maglev.shard}"
-            problems.append(Problem(str(self._file), "maglevs", [m.name for m in fresh.maglevs], expected))
+            problems.append(Problem(source, "maglevs", [m.name for m in fresh.maglevs], expected))
         if problems:
             raise ConfigError(problems)
 
+    def _change_to(self, fresh: Config) -> None:
+        """Adopts a configuration when the way to its new endpoints is known, or has been looked for long enough."""
+        coming = self._targets_of(fresh) - self._targets
+        self._neighbours.set_targets(self._targets | coming)
+        give_up = time.monotonic() + NEXT_HOP_TIMEOUT_S
+        while not coming <= set(self._reached) and time.monotonic() < give_up:
+            time.sleep(POLL_S)
+        self._adopt(fresh)
+
     def _adopt(self, config: Config) -> None:
-        self._config = config
+        with self._rebuilding:
+            self._carried = carried_over(self._vips, self._config, config, self._maglev.shard)
+            self._config = config
+            checks = health.checks_of(config, self._maglev.shard)
+            self._prober.set_checks(tuple(dict.fromkeys(checks + health.peer_checks_of(config, self._maglev))))
+            self._rebuild()
+        self._targets = self._targets_of(config)  # now that no packet is sent to the others any more
+        self._neighbours.set_targets(self._targets)
+
+    def _targets_of(self, config: Config) -> frozenset[bytes]:
+        """Returns all to whom a configuration may have packets sent: endpoints, and the other Maglevs."""
         members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.pool_members(vip.pool)}
         peers = {peer.address for peer in config.peers(self._maglev.shard)}
-        self._neighbours.set_targets(pack_address(address) for address in members | peers)
-        checks = health.checks_of(config, self._maglev.shard)
-        self._prober.set_checks(tuple(dict.fromkeys(checks + health.peer_checks_of(config, self._maglev))))
-        self._rebuild()
+        return frozenset(pack_address(address) for address in members | peers)
+
+    def _follow(self, next_hops: Mapping[bytes, bytes]) -> None:
+        self._engine.follow(next_hops)
+        self._reached = next_hops.keys()
 
     def _rebuild(self) -> None:
         """Builds the map of VIPs aside, and swaps it in."""
@@ -195,11 +277,51 @@ class ForwarderDaemon:
             self._generation += 1
 
     def _is_healthy(self, member: Member) -> bool:
-        return member.address == self._maglev.address or health.is_healthy(self._prober.states(), member) is True
+        if member.address == self._maglev.address:
+            return True
+        verdict = health.is_healthy(self._prober.states(), member)
+        return member in self._carried if verdict is None else verdict
 
-    def _set_draining(self, draining: bool) -> dict[str, Any]:
-        self._draining = draining
-        return {"draining": draining}
+    def drain(self, request: Request) -> dict[str, Any]:
+        """Asks the controller to withdraw, and waits as the request says; MaglevError if packets still come then."""
+        wait = draining.parse(request.query)
+        self._draining = True
+        if wait.wait_s:
+            self._wait_for_silence(wait)
+        return {"draining": True}
+
+    def _wait_for_silence(self, wait: draining.Wait) -> None:
+        began = time.monotonic()
+        silence = draining.Silence(self._packets(), began)
+        while silence.lasts_s(self._packets(), time.monotonic()) < wait.quiet_s:
+            if not self._draining:
+                raise MaglevError("undrained while it was waited for")
+            if time.monotonic() - began > wait.wait_s:
+                raise MaglevError(f"packets still come after {wait.wait_s:g} s of draining, which goes on")
+            time.sleep(POLL_S)
+
+    def _packets(self) -> int:
+        """Returns how many packets to VIPs have come so far."""
+        counted = self._engine.statistics()
+        return counted.forwarded.total() + sum(counted.drops().values())
+
+    def _undrain(self) -> dict[str, Any]:
+        self._draining = False
+        return {"draining": False}
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        bad = Problem(PUSHED, f"byte {error.start}", error.object[error.start : error.end], "text in UTF-8")
+        raise ConfigError([bad]) from None
+
+
+def _summary(changes: Sequence[Change]) -> str:
+    phrases = in_words(changes)
+    more = [f"and {len(phrases) - MOST_LOGGED} more"] if len(phrases) > MOST_LOGGED else []
+    return "; ".join([*phrases[:MOST_LOGGED], *more])
 
 
 def _occupancy(tables: Sequence[Table], now: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .baselines import TABLES
-from .config import Config, Member
+from .config import Config, Member, Vip
 from .conntrack import ConnectionTable
 from .flow import pack_address
 from .fragments import Limits
@@ -31,6 +31,25 @@ def fragment_limits(config: Config) -> Limits:
 def connection_table(config: Config) -> ConnectionTable:
     """Returns the connection table that a configuration asks for."""
     return ConnectionTable(connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
+
+
+def carried_over(served: VipMap, old: Config, new: Config, shard: str) -> frozenset[Member]:
+    """Returns the members of a new configuration that may go on until their checks have come to a verdict.
+
+    These are endpoints that serve a VIP now, as `served` says, and are to serve the same VIP: a check that a change has
+    altered knows nothing yet, and must not take its endpoints' connections away meanwhile.
+    """
+    usable = {_served_at(vip): served.pools[vip.pool].usable for vip in old.vips_of(shard) if vip.pool in served.pools}
+    return frozenset(
+        member
+        for vip in new.vips_of(shard)
+        for member in new.pool_members(vip.pool)
+        if pack_address(member.address) in usable.get(_served_at(vip), ())
+    )
+
+
+def _served_at(vip: Vip) -> tuple[Any, ...]:
+    return vip.network, vip.protocol, vip.port
 
 
 PEERS = "(Maglevs)"  # no pool can be called so

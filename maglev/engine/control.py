@@ -1,7 +1,7 @@
 """The control socket: HTTP/1.1 on a Unix socket that only its owner may open (mode 0600).
 
 HTTP, so that `curl --unix-socket PATH http://maglev/status` shows a student what the controller sees. What the
-paths mean is the daemon's business: this module only carries documents.
+paths mean is the daemon's business: this module only carries documents, and what comes with a request.
 """
 
 from __future__ import annotations
@@ -15,17 +15,28 @@ import socketserver
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
-from ..errors import MaglevError, PlatformError
+from ..errors import ConfigError, MaglevError, PlatformError
+
+
+class Request(NamedTuple):
+    """What comes with a request besides its path: `?name=value&…`, and a body."""
+
+    query: Mapping[str, str]
+    body: bytes
+
 
 Document = Mapping[str, Any]
 Routes = Mapping[str, Callable[[], Document]]  # "GET /status": what answers it
+Takers = Mapping[str, Callable[[Request], Document]]  # the same for requests that bring something
 
 CLIENT_SILENCE_S = 5.0
-LARGEST_BODY_BYTES = 1 << 20  # no request has one; it is read only to find the next
+LARGEST_BODY_BYTES = 1 << 24  # a configuration with 100,000 endpoints has half of that
 
 
 class ControlError(MaglevError):
@@ -38,34 +49,54 @@ class _Handler(BaseHTTPRequestHandler):
     server: ControlServer
 
     def answer(self) -> None:
-        if not self._discard_body():
-            self.close_connection = True
-            self._reply(400, {"error": f"Content-Length: allowed: 0 to {LARGEST_BODY_BYTES}"})
+        body = self._read_body()
+        if body is None:
             return
-        route = self.server.routes.get(f"{self.command} {self.path}")
+        route = self._route(body)
         if route is None:
-            self._reply(404, {"error": f"no {self.command} {self.path}; there are: {', '.join(self.server.routes)}"})
+            there_are = ", ".join([*self.server.routes, *self.server.takers])
+            self._reply(404, {"error": f"no {self.command} {self.path}; there are: {there_are}"})
             return
         try:
             self._reply(200, route())
+        except ConfigError as error:
+            self._reply(409, {"error": str(error), "problems": list(map(asdict, error.problems))})
         except MaglevError as error:
             self._reply(409, {"error": str(error)})
 
-    do_GET = do_POST = answer
+    do_GET = do_POST = do_PUT = answer
 
-    def _discard_body(self) -> bool:
-        """Reads past a body, so that the next request is found behind it; False if its length makes no sense."""
+    def _route(self, body: bytes) -> Callable[[], Document] | None:
+        path, _, query = self.path.partition("?")
+        taker = self.server.takers.get(f"{self.command} {path}")
+        if taker is not None:
+            return lambda: taker(Request(dict(parse_qsl(query, keep_blank_values=True)), body))
+        return self.server.routes.get(f"{self.command} {self.path}")
+
+    def _read_body(self) -> bytes | None:
+        """Returns the body; None, after saying why and for good, if it cannot be told from what follows, or is cut."""
+        length = self._body_length()
+        if length is None:
+            refusal = f"Content-Length: allowed: 0 to {LARGEST_BODY_BYTES}, and no Transfer-Encoding"
+        else:
+            body = self.rfile.read(length)
+            if len(body) == length:
+                return body
+            refusal = f"the body ends after {len(body)} of {length} bytes"
+        self.close_connection = True
+        self._reply(400, {"error": refusal})
+        return None
+
+    def _body_length(self) -> int | None:
         try:
             length = int(self.headers.get("Content-Length") or 0)
         except ValueError:
-            return False
-        if not 0 <= length <= LARGEST_BODY_BYTES:
-            return False
-        self.rfile.read(length)
-        return True
+            return None
+        allowed = 0 <= length <= LARGEST_BODY_BYTES and "Transfer-Encoding" not in self.headers
+        return length if allowed else None
 
     def _reply(self, status: int, document: Document) -> None:
-        body = json.dumps(document).encode() + b"\n"
+        body = json.dumps(document, default=str).encode() + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -85,9 +116,9 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, path: Path, routes: Routes) -> None:
+    def __init__(self, path: Path, routes: Routes, takers: Takers | None = None) -> None:
         """Opens the socket; PlatformError if it cannot, or if another daemon answers there already."""
-        self.routes = routes
+        self.routes, self.takers = routes, takers or {}
         self._path = path
         if path.is_socket():
             if _answers(path):
@@ -148,21 +179,21 @@ class Client:
         self._path = path
         self._connection = _UnixConnection(path, timeout_s)
 
-    def request(self, method: str, target: str) -> dict[str, Any]:
+    def request(self, method: str, target: str, body: bytes | None = None) -> dict[str, Any]:
         """Returns the document that is answered; ControlError if there is no answer in time, or if it refuses."""
         is_first = self._connection.sock is None
         try:
-            return self._ask(method, target)
+            return self._ask(method, target, body)
         except ConnectionError as error:  # another daemon may have taken its place since the last request
             if is_first:
                 raise self._silence(error) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._silence(error) from None
-        return self.request(method, target)
+        return self.request(method, target, body)
 
-    def _ask(self, method: str, target: str) -> dict[str, Any]:
+    def _ask(self, method: str, target: str, body: bytes | None) -> dict[str, Any]:
         try:
-            self._connection.request(method, target)
+            self._connection.request(method, target, body)
             answer = self._connection.getresponse()
             document: dict[str, Any] = json.loads(answer.read())
         except BaseException:
@@ -180,7 +211,7 @@ class Client:
         self._connection.close()
 
 
-def request(path: Path, method: str, target: str, timeout_s: float = 1.0) -> dict[str, Any]:
+def request(path: Path, method: str, target: str, timeout_s: float = 1.0, body: bytes | None = None) -> dict[str, Any]:
     """Returns the document that a control socket answers with; ControlError if it does not, or if it refuses."""
     with contextlib.closing(Client(path, timeout_s)) as client:
-        return client.request(method, target)
+        return client.request(method, target, body)

@@ -142,7 +142,8 @@ def test_a_wrong_path_is_told_what_there_is(served, method, target):
 def test_a_refusal_is_a_document_with_the_error(served):
     said = "site.yaml: shard: 3 is not allowed; allowed: a name"
     found = answers(talk(served[0], b"POST /reload HTTP/1.1\r\n\r\n"))
-    assert found == [(409, {"error": said})], f"should have been 409 with the error, but was {found}"
+    problem = {"file": "site.yaml", "field": "shard", "value": 3, "allowed": "a name"}
+    assert found == [(409, {"error": said, "problems": [problem]})], f"should have been 409 with all, but was {found}"
     with pytest.raises(ControlError) as caught:
         request(served[0], "POST", "/reload")
     assert str(caught.value) == said, f"the client should have said {said!r}, but said {str(caught.value)!r}"
@@ -186,7 +187,12 @@ MALFORMED = [
         f"POST /drain HTTP/1.1\r\nContent-Length: {LARGEST_BODY_BYTES + 1}\r\n\r\n".encode(),
         b"HTTP/1.1 400 ",
     ),
-    ("a body cut short", b"POST /drain HTTP/1.1\r\nContent-Length: 50\r\n\r\nshort", b"HTTP/1.1 200 "),
+    ("a body cut short", b"POST /drain HTTP/1.1\r\nContent-Length: 50\r\n\r\nshort", b"HTTP/1.1 400 "),
+    (
+        "a body in chunks",
+        b"PUT /config HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n0\r\n\r\n",
+        b"HTTP/1.1 400 ",
+    ),
     ("headers cut short", b"GET /status HTTP/1.1\r\nHo", b""),
 ]
 
@@ -198,6 +204,62 @@ def test_a_malformed_request_is_survived(served, capfd, name, content, start):
     assert request(served[0], "GET", "/status")["ready"], f"{name}: the next request should have been answered"
     said = capfd.readouterr().err
     assert "Traceback" not in said, f"{name} is the client's fault, and should leave no traceback: {said}"
+
+
+@pytest.fixture
+def taking(tmp_path):
+    """A control socket that takes what comes with a request; gives its path and what it was given."""
+    given = []
+
+    def take(request):
+        given.append((dict(request.query), request.body))
+        return {"bytes": len(request.body)}
+
+    takers = {"PUT /config": take, "POST /drain": take}
+    server = ControlServer(tmp_path / "m1.sock", {"GET /status": dict}, takers)
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+    yield tmp_path / "m1.sock", given
+    server.shutdown()
+    server.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 70000, LARGEST_BODY_BYTES], ids="{} bytes".format)
+def test_a_body_arrives_whole(taking, size):
+    path, given = taking
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    assert request(path, "PUT", "/config", 10.0, body) == {"bytes": size}
+    assert given == [({}, body)]
+
+
+def test_a_query_arrives_with_empty_values_and_escapes(taking):
+    path, given = taking
+    request(path, "POST", "/drain?wait_s=30&quiet_s=&why=a%20b")
+    assert given == [({"wait_s": "30", "quiet_s": "", "why": "a b"}, b"")]
+
+
+def test_a_body_cut_short_reaches_nobody(taking):
+    """A configuration without its end may well be sound."""
+    path, given = taking
+    found = answers(talk(path, b"PUT /config HTTP/1.1\r\nContent-Length: 50\r\n\r\nshard: blue"))
+    assert found == [(400, {"error": "the body ends after 11 of 50 bytes"})]
+    assert not given, f"it should have been refused, but was taken as {given}"
+
+
+def test_curl_uploads_a_file(taking, tmp_path):
+    path, given = taking
+    file = tmp_path / "site.yaml"
+    file.write_bytes(b"x" * 3_000_000)  # so large that curl first asks whether it may (Expect: 100-continue)
+    done = subprocess.run(
+        ["curl", "-sS", "--max-time", "20", "--unix-socket", path, "-T", file, "http://maglev/config"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == '{"bytes": 3000000}\n', done.stderr
+    assert given == [({}, file.read_bytes())]
+
+
+def test_a_wrong_path_is_told_of_what_takes_something_too(taking):
+    with pytest.raises(ControlError, match=r"there are: GET /status, PUT /config, POST /drain"):
+        request(taking[0], "GET", "/config")
 
 
 def test_what_follows_a_length_without_sense_is_not_taken_for_a_request(served):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ WRONG = [
     (["endpoint", "--config", "x.yaml", "--decapsulation", "magic"], "invalid choice: 'magic'"),
     (["check-config"], "the following arguments are required: FILE"),
     (["check-config", "a", "b"], "unrecognized arguments: b"),
+    (["diff-config", "a"], "the following arguments are required: NEW"),
     (["replay", "a", "b"], "the following arguments are required: --config, --maglev"),
     (REPLAY, "expected IN.pcap and OUT.pcap side by side, found neither"),
     ([*REPLAY, "in.pcap"], "found in.pcap"),
@@ -76,7 +78,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0, f"help should exit with 0, but exited with {caught.value.code}"
-    for command in ("forwarder", "controller", "endpoint", "replay", "check-config"):
+    for command in ("forwarder", "controller", "endpoint", "replay", "check-config", "diff-config"):
         assert command in text, f"help should name {command}, but is {text}"
 
 
@@ -192,3 +194,47 @@ def test_exit_codes_reach_the_shell(cluster):
         run_module("check-config").returncode,
     ]
     assert found == [0, 1, 2], f"sound, unreadable and wrong use should exit with 0, 1 and 2, but exit with {found}"
+
+
+@pytest.fixture
+def changed_cluster(cluster):
+    path = cluster.with_name("next.yaml")
+    path.write_text(CLUSTER.replace("{address: 10.2.2.2}", "{address: 10.2.2.2, weight: 3}").replace("www", "web"))
+    return path
+
+
+def test_configurations_that_say_the_same_differ_by_nothing(cluster, tmp_path, capsys):
+    other = tmp_path / "other.yaml"
+    other.write_text("# another order\n" + "\n".join(reversed(CLUSTER.strip().splitlines())).replace(
+        "  web: {endpoints", "pools: {web: {endpoints").replace("}]}\npools:", "}]}}"))  # fmt: skip
+    code = main(["diff-config", str(cluster), str(other)])
+    said = capsys.readouterr()
+    assert (code, said.out, said.err) == (0, "", "")
+
+
+def test_what_differs_is_said_and_exits_with_1(cluster, changed_cluster, capsys):
+    code = main(["diff-config", str(cluster), str(changed_cluster)])
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "pool web: weight of 10.2.2.2 1 -> 3",
+        "vip www removed",
+        "vip web added (address 192.0.2.1, protocol tcp, port 80, pool web)",
+    ]
+    assert (code, said.err) == (1, "")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_differences_come_as_json_too(cluster, changed_cluster, capsys, same):
+    code = main(["diff-config", "--json", str(cluster), str(cluster if same else changed_cluster)])
+    found = json.loads(capsys.readouterr().out)
+    weight = {"subject": "pool web", "what": "weight of 10.2.2.2", "change": "changed", "old": 1.0, "new": 3.0}
+    assert (code, found[:1], len(found)) == ((0, [], 0) if same else (1, [weight], 3))
+
+
+def test_trouble_with_either_file_is_said_whole_and_exits_with_2(cluster, tmp_path, capsys):
+    cluster.write_text(CLUSTER.replace("251", "250"))
+    code = main(["diff-config", str(cluster), str(tmp_path / "none.yaml")])
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert "forwarder.table_size: 250" in said.err
+    assert "none.yaml: file: 'No such file or directory'" in said.err
