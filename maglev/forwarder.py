@@ -24,6 +24,7 @@ from .engine.contract import Engine, Options, Table
 from .engine.control import ControlServer
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
+from .engine.vip_path import VipPath
 from .errors import ConfigError, PlatformError, Problem
 from .flow import pack_address, unpack_address
 from .selection import MapBuilder, connection_capacity, fragment_limits
@@ -42,7 +43,9 @@ class ForwarderDaemon:
         self._vips = EMPTY
         self._builder = MapBuilder()
         self._neighbours = Neighbours(on_change=lambda next_hops: self._engine.follow(next_hops))
-        self._prober = Prober(on_change=lambda states: self._rebuild())
+        self._vip_path = VipPath(self._maglev.address)
+        self._prober = Prober(on_change=lambda states: self._rebuild(), path=self._vip_path, seed=name)
+        self._plan: health.Plan
         self._rebuilding = threading.Lock()
         self._draining = False
         self._generation = 0
@@ -59,8 +62,10 @@ class ForwarderDaemon:
             machine.keep_kernel_from_answering_gre(undo)
             server = ControlServer(control, self._routes())
             undo.callback(server.close)
+            undo.callback(self._vip_path.close)
             self._neighbours.start()
             self._adopt(self._config)
+            undo.callback(self._prober.stop)
             self._prober.start()
             server.start()
             self._engine.run()
@@ -88,6 +93,7 @@ class ForwarderDaemon:
             "GET /status": self.status,
             "GET /statistics": self.statistics,
             "GET /tables": self.tables,
+            "GET /health": self.health,
             "POST /reload": self.reload,
             "POST /drain": lambda: self._set_draining(True),
             "POST /undrain": lambda: self._set_draining(False),
@@ -151,6 +157,10 @@ class ForwarderDaemon:
             for pool, backends in pools.items()
         }
 
+    def health(self) -> dict[str, Any]:
+        """Returns what is known of every health check, and why its latest probe failed."""
+        return {"checks": health.report(self._prober.states(), self._prober.last_errors(), time.monotonic())}
+
     def reload(self) -> dict[str, Any]:
         """Reads the configuration again and commits it; ConfigError changes nothing (Maglev §2.2)."""
         fresh = configuration.load(self._file)
@@ -179,12 +189,15 @@ class ForwarderDaemon:
             raise ConfigError(problems)
 
     def _adopt(self, config: Config) -> None:
-        self._config = config
+        plan = health.Plan(config, self._maglev)
+        if any(check.vip for check in plan.checks):
+            self._vip_path.open()
+        with self._rebuilding:
+            self._config, self._plan = config, plan
         members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.pool_members(vip.pool)}
         peers = {peer.address for peer in config.peers(self._maglev.shard)}
         self._neighbours.set_targets(pack_address(address) for address in members | peers)
-        checks = health.checks_of(config, self._maglev.shard)
-        self._prober.set_checks(tuple(dict.fromkeys(checks + health.peer_checks_of(config, self._maglev))))
+        self._prober.set_checks(plan.checks)
         self._rebuild()
 
     def _rebuild(self) -> None:
@@ -195,7 +208,9 @@ class ForwarderDaemon:
             self._generation += 1
 
     def _is_healthy(self, member: Member) -> bool:
-        return member.address == self._maglev.address or health.is_healthy(self._prober.states(), member) is True
+        if member.address == self._maglev.address:
+            return True
+        return health.is_healthy(self._prober.states(), self._plan.checks_of(member)) is True
 
     def _set_draining(self, draining: bool) -> dict[str, Any]:
         self._draining = draining

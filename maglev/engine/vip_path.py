@@ -1,0 +1,180 @@
+"""Probes through the data path: to the VIP, in GRE to the one endpoint that is to be checked (Maglev §2.2).
+
+A plain check asks an endpoint at its own address, and passes one that has lost its VIP or takes nothing out of GRE any
+more: that one goes on getting its share of the connections, and answers none. Here a probe goes the way that clients'
+packets go:
+
+    socket, to the VIP  ->  TUN device  ->  GRE, by a raw socket  ->  endpoint
+    socket              <-  from the VIP to the Maglev's own address, by the kernel's usual way (direct server return)
+
+The connection is the kernel's own. So every type of probe works as it does to a plain address, retransmission and all,
+and the kernel knows the connection: it sends no reset, which it would to the answers of a TCP written here. Only
+sockets with `MARK` are routed into the device, by a rule and a table of their own, whose second route refuses what
+the device cannot take: whatever else this machine sends to a VIP goes where it always went. Which endpoint a packet is
+for is told by its source port, since the kernel gives none to two sockets of a kind at a time; by its sequence number
+for an echo request. Entries of ports stay until the port is used again, for the last words of a connection.
+
+Forwarders see the answers too, but these are addressed to the Maglev, not to a VIP: they are other people's traffic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ..errors import Discard, PlatformError
+from ..flow import ICMP, TCP, UDP, Address, pack_address, unpack_address
+from ..gre import Tunnel
+
+DEVICE = "vip-probes"
+MARK = TABLE = 0x6D67  # of our own: "mg"
+PRIORITY = 20516  # of the rule: before the main table
+LAST_METRIC = 4096  # of the route that refuses
+MTU_BYTES = 1280  # the least that IPv6 allows: probes are short, and with GRE around them fit every link
+PACKETS_AT_ONCE = 64  # before other probes have their turn
+TUNSETIFF = 0x400454CA  # linux/if_tun.h
+IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
+EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+ICMPV6 = 58  # IANA protocol number
+ECHO_REQUESTS = {ICMP: 8, ICMPV6: 128}  # RFC 792, RFC 4443
+
+Key = tuple[int, int]  # protocol, source port or sequence number
+
+
+class VipPath:
+    """The way of probes through the data path of the Maglev whose own address is given."""
+
+    def __init__(self, own: Address) -> None:
+        self._own = own
+        self._endpoints: dict[Key, bytes] = {}
+        self._tunnels: dict[bytes, tuple[Tunnel, str]] = {}  # endpoint (16 bytes): the tunnel, and its address as text
+        self._device = -1
+        self._undo = contextlib.ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        return self._device >= 0
+
+    def open(self) -> None:
+        """Makes the device and the routes to it, unless they are there; PlatformError if this machine cannot."""
+        if self.is_open:
+            return
+        with contextlib.ExitStack() as undo:
+            device = _make_device(undo)
+            with IPRoute() as kernel:
+                index = kernel.link_lookup(ifname=DEVICE)[0]
+                kernel.link("set", index=index, mtu=MTU_BYTES, state="up")
+                for version in FAMILIES:
+                    self._route(kernel, version, index, undo)
+            self._gre = undo.enter_context(_open_gre_socket(self._own))
+            self._undo = undo.pop_all()
+        self._device = device
+
+    def close(self) -> None:
+        """Takes everything away again."""
+        self._device = -1
+        self._undo.close()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has a loop carry packets from the device into GRE."""
+        loop.add_reader(self._device, self._carry)
+
+    def enlist(self, probe: socket.socket, protocol: int, endpoint: Address) -> None:
+        """Has all that a socket will send to VIPs go to one endpoint; `protocol` is TCP or UDP."""
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        probe.bind(("", 0))
+        self._endpoints[protocol, probe.getsockname()[1]] = pack_address(endpoint)
+
+    def enlist_ping(self, protocol: int, sequence: int, endpoint: Address) -> None:
+        """Has the echo request with a sequence number, from a socket with `MARK`, go to one endpoint."""
+        self._endpoints[protocol, sequence] = pack_address(endpoint)
+
+    def _route(self, kernel: IPRoute, version: int, index: int, undo: contextlib.ExitStack) -> None:
+        """Routes marked packets of one IP version into the device; what a killed forwarder left behind may be there."""
+        family = FAMILIES[version]
+        if version == 6 and not os.path.exists("/proc/sys/net/ipv6"):
+            return
+        own = {"prefsrc": str(self._own)} if self._own.version == version else {}
+        everywhere = {"dst": EVERYWHERE[version], "family": family, "table": TABLE}
+        refuse = {**everywhere, "type": "unreachable", "priority": LAST_METRIC}
+        rule: dict[str, object] = {"table": TABLE, "fwmark": MARK, "priority": PRIORITY, "family": family}
+        _add(kernel.route, **refuse)
+        undo.callback(_delete, "route", refuse)
+        _add(kernel.route, **everywhere, oif=index, **own)
+        _add(kernel.rule, **rule)
+        undo.callback(_delete, "rule", rule)
+
+    def _carry(self) -> None:
+        """Sends what has come out of the device, each packet to its endpoint."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(PACKETS_AT_ONCE):
+                packet = os.read(self._device, MTU_BYTES)
+                endpoint = self._endpoints.get(_key(packet))
+                if endpoint is not None:
+                    self._send(packet, endpoint)
+
+    def _send(self, packet: bytes, endpoint: bytes) -> None:
+        """Sends a packet in GRE; one that cannot be sent is lost, as on any way, and the probe will find out."""
+        tunnel, address = self._tunnels.get(endpoint) or self._tunnel(endpoint)
+        with contextlib.suppress(OSError, Discard):
+            self._gre.sendto(tunnel.encapsulate(packet), (address, 0))
+
+    def _tunnel(self, endpoint: bytes) -> tuple[Tunnel, str]:
+        made = self._tunnels[endpoint] = Tunnel(pack_address(self._own), endpoint), str(unpack_address(endpoint))
+        return made
+
+
+def _key(packet: bytes) -> Key:
+    """Returns by what a packet of the kernel's own making is told; the device also takes IPv6's own chatter."""
+    if packet[0] >> 4 == 4:
+        protocol, start = packet[9], (packet[0] & 0x0F) * 4
+    else:
+        protocol, start = packet[6], 40
+    if protocol in (TCP, UDP):
+        return protocol, int.from_bytes(packet[start : start + 2], "big")
+    if packet[start] != ECHO_REQUESTS.get(protocol):
+        return -1, -1
+    return protocol, int.from_bytes(packet[start + 6 : start + 8], "big")
+
+
+def _make_device(undo: contextlib.ExitStack) -> int:
+    """Returns the file descriptor of a new TUN device, which goes with it."""
+    try:
+        device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        undo.callback(os.close, device)
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TUN | IFF_NO_PI))
+    except OSError as error:
+        raise PlatformError(
+            f"health checks through the VIP need a TUN device, and /dev/net/tun makes none: {error.strerror}"
+        ) from None
+    return device
+
+
+def _open_gre_socket(own: Address) -> socket.socket:
+    """Returns a raw socket that takes packets with their outer header."""
+    try:
+        return socket.socket(FAMILIES[own.version], socket.SOCK_RAW, socket.IPPROTO_RAW)
+    except PermissionError:
+        raise PlatformError("health checks through the VIP need CAP_NET_RAW: run the forwarder as root") from None
+
+
+def _add(change: object, **what: object) -> None:
+    try:
+        change("add", **what)  # type: ignore[operator]
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise PlatformError(f"health checks through the VIP cannot set up routes of their own: {error}") from None
+
+
+def _delete(kind: str, what: dict[str, object]) -> None:
+    with IPRoute() as kernel, contextlib.suppress(NetlinkError):
+        getattr(kernel, kind)("del", **what)
