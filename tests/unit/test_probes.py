@@ -519,9 +519,6 @@ def test_an_endpoint_that_flaps_is_held_down_and_returns():
         steady.set()
         until(lambda: verdicts[-1][0] is Verdict.UNHEALTHY, "the last fall")
         until(lambda: verdicts[-1][0] is Verdict.HEALTHY, "the rise")
-    assert [verdict.name[0] for verdict, _ in verdicts] == list("HUHUH"), (
-        "it should have changed four times, then been held"
-    )
     assert verdicts[-1][1] - verdicts[-2][1] > 0.45, "it should have been held down for half a second"
 
 
