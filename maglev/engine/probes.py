@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import threading
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,7 +23,8 @@ from maglev.health import Check, State, Verdict, step
 
 States = Mapping[Check, State]
 
-IN_FLIGHT = 256  # probes at a time: each takes a descriptor, and a process has 1,024 by default
+IN_FLIGHT = 1024  # probes at a time, each with a descriptor: a thousand dead endpoints are checked in time too
+OTHER_DESCRIPTORS = 256  # what the rest of the process may need
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
 GATHER_S = 0.005  # a changed verdict waits so long for others: when a rack dies, its endpoints change together
 STOP_S = 5.0  # for probes that are under way
@@ -39,6 +41,16 @@ def phase(number: int, seed: str = "") -> float:
 def pause_s(now: float, interval_s: float, its_phase: float) -> float:
     """Returns how long a check waits after a probe that ended `now`, in seconds: until its phase comes again."""
     return (its_phase - now / interval_s) % 1 * interval_s or interval_s
+
+
+def slots() -> int:
+    """Returns how many probes this process may have under way, its limit of descriptors raised as far as need be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = IN_FLIGHT + OTHER_DESCRIPTORS
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return min(IN_FLIGHT, max(limit - OTHER_DESCRIPTORS, OTHER_DESCRIPTORS))
 
 
 class Prober:
@@ -108,7 +120,7 @@ class Prober:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._slots = asyncio.Semaphore(slots())
         self._script_slots = asyncio.Semaphore(scripts.AT_ONCE)
         self._ready.set()
         try:
