@@ -26,7 +26,7 @@ from .vip_path import VipPath
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 LARGEST_DATAGRAM_BYTES = 65535
-NO_LINGER = struct.pack("ii", 1, 0)  # closing resets: no connection of a probe lingers for a minute (TIME-WAIT)
+NO_LINGER = struct.pack("ii", 1, 0)  # closing resets the connection
 
 
 class Probes:
@@ -104,12 +104,17 @@ class Probes:
 
     @contextlib.contextmanager
     def _socket(self, check: Check, kind: socket.SocketKind) -> Iterator[socket.socket]:
+        """Opens a socket, which goes at the end.
+
+        Connections through the data path all lead to the same VIPs, and would run out of ports if each lingered for
+        a minute (TIME-WAIT): they end by a reset.
+        """
         with socket.socket(FAMILIES[(check.vip or check.address).version], kind) as probe:
             probe.setblocking(False)
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             if check.vip is not None and self._path is not None:
                 self._path.enlist(probe, TCP if kind == socket.SOCK_STREAM else UDP, check.address)
+                if kind == socket.SOCK_STREAM:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             yield probe
 
 

@@ -15,6 +15,8 @@ for is told by its source port, since the kernel gives none to two sockets of a 
 for an echo request. Entries of ports stay until the port is used again, for the last words of a connection.
 
 Forwarders see the answers too, but these are addressed to the Maglev, not to a VIP: they are other people's traffic.
+An answer that comes after its probe was given up is reset by the kernel, by the usual way to the VIP: whom that reaches
+knows no such connection.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ MARK = TABLE = 0x6D67  # of our own: "mg"
 PRIORITY = 20516  # of the rule: before the main table
 LAST_METRIC = 4096  # of the route that refuses
 MTU_BYTES = 1280  # the least that IPv6 allows: probes are short, and with GRE around them fit every link
+QUEUE_PACKETS = 4096  # what a first round of a thousand probes leaves there before any is carried on
 PACKETS_AT_ONCE = 64  # before other probes have their turn
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
@@ -72,7 +75,7 @@ class VipPath:
             device = _make_device(undo)
             with IPRoute() as kernel:
                 index = kernel.link_lookup(ifname=DEVICE)[0]
-                kernel.link("set", index=index, mtu=MTU_BYTES, state="up")
+                kernel.link("set", index=index, mtu=MTU_BYTES, txqlen=QUEUE_PACKETS, state="up")
                 for version in FAMILIES:
                     self._route(kernel, version, index, undo)
             self._gre = undo.enter_context(_open_gre_socket(self._own))
