@@ -135,30 +135,34 @@ class HealthCheck(_Object):
     )
     port: Port | None = Field(default=None, description="a whole number from 1 to 65535")
     path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
-        None, description="for http: a text that starts with / and has no blanks, such as /healthz"
+        default=None, description="for http: a text that starts with / and has no blanks, such as /healthz"
     )
     host: Annotated[str, Field(pattern=r"^[!-~]{1,255}$")] | None = Field(
-        None, description="for http: the Host header, a text without blanks, such as www.example.com"
+        default=None, description="for http: the Host header, a text without blanks, such as www.example.com"
     )
-    status: Annotated[tuple[int | str, ...], BeforeValidator(_statuses)] | None = Field(None, description=STATUSES)
+    status: Annotated[tuple[int | str, ...], BeforeValidator(_statuses)] | None = Field(
+        default=None, description=STATUSES
+    )
     body: ShortText | None = Field(
-        None, description="for http: a text of 1 to 1024 characters that must occur in the answer's body"
+        default=None, description="for http: a text of 1 to 1024 characters that must occur in the answer's body"
     )
     send: Annotated[ShortText, AfterValidator(_hex_is_hex)] | None = Field(
-        None, description="for udp: what is sent, 1 to 1024 characters of text, or hex digits behind hex:, as hex:00ff"
+        default=None,
+        description="for udp: what is sent, 1 to 1024 characters of text, or hex digits behind hex:, as hex:00ff",
     )
     expect: Annotated[ShortText, AfterValidator(_hex_is_hex)] | None = Field(
-        None,
+        default=None,
         description="for udp: what must occur in the answer, 1 to 1024 characters of text, or hex digits behind hex:",
     )
     query: Annotated[str, Field(pattern=DNS_NAME, max_length=253)] | None = Field(
-        None, description="for dns: the name that is asked for, such as www.example.com"
+        default=None, description="for dns: the name that is asked for, such as www.example.com"
     )
     record: Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"] | None = Field(
-        None, description="for dns: the type of record, A, AAAA, CNAME, MX, NS, PTR, SOA, SRV or TXT"
+        default=None, description="for dns: the type of record, A, AAAA, CNAME, MX, NS, PTR, SOA, SRV or TXT"
     )
     command: tuple[Annotated[str, Field(pattern=r"^[^\x00]+$")], ...] | None = Field(
-        None, description="for script: a list of words, the first an absolute path, such as [/usr/local/bin/check, -v]"
+        default=None,
+        description="for script: a list of words, the first an absolute path, such as [/usr/local/bin/check, -v]",
     )
     interval_s: Seconds = Field(default=1.0, description=POSITIVE_S)
     timeout_s: Seconds = Field(default=0.5, description=POSITIVE_S + ", at most interval_s")
@@ -322,7 +326,7 @@ class Fragments(_Object):
     )
     timeout_s: Seconds = Field(default=2.0, description=POSITIVE_S)
     health_check: HealthCheck = Field(
-        default=HealthCheck(type="ping", path=None, interval_s=0.5, timeout_s=0.4),
+        default=HealthCheck(type="ping", interval_s=0.5, timeout_s=0.4),
         description="how Maglevs see whether another is alive: a health check, such as {type: ping, interval_s: 0.5}",
     )
 

@@ -33,7 +33,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ..errors import Discard, PlatformError
-from ..flow import ICMP, TCP, UDP, Address, pack_address, unpack_address
+from ..flow import ICMP, TCP, UDP, Address, pack_address
 from ..gre import Tunnel
 
 DEVICE = "vip-probes"
@@ -51,6 +51,7 @@ ICMPV6 = 58  # IANA protocol number
 ECHO_REQUESTS = {ICMP: 8, ICMPV6: 128}  # RFC 792, RFC 4443
 
 Key = tuple[int, int]  # protocol, source port or sequence number
+Way = tuple[Tunnel, str]  # to an endpoint: the tunnel, and the endpoint's address
 
 
 class VipPath:
@@ -58,8 +59,8 @@ class VipPath:
 
     def __init__(self, own: Address) -> None:
         self._own = own
-        self._endpoints: dict[Key, bytes] = {}
-        self._tunnels: dict[bytes, tuple[Tunnel, str]] = {}  # endpoint (16 bytes): the tunnel, and its address as text
+        self._ways: dict[Key, Way] = {}
+        self._ways_to: dict[Address, Way] = {}
         self._device = -1
         self._undo = contextlib.ExitStack()
 
@@ -93,13 +94,14 @@ class VipPath:
 
     def enlist(self, probe: socket.socket, protocol: int, endpoint: Address) -> None:
         """Has all that a socket will send to VIPs go to one endpoint; `protocol` is TCP or UDP."""
+        way = self._way_to(endpoint)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
         probe.bind(("", 0))
-        self._endpoints[protocol, probe.getsockname()[1]] = pack_address(endpoint)
+        self._ways[protocol, probe.getsockname()[1]] = way
 
     def enlist_ping(self, protocol: int, sequence: int, endpoint: Address) -> None:
         """Has the echo request with a sequence number, from a socket with `MARK`, go to one endpoint."""
-        self._endpoints[protocol, sequence] = pack_address(endpoint)
+        self._ways[protocol, sequence] = self._way_to(endpoint)
 
     def _route(self, kernel: IPRoute, version: int, index: int, undo: contextlib.ExitStack) -> None:
         """Routes marked packets of one IP version into the device; what a killed forwarder left behind may be there."""
@@ -121,19 +123,23 @@ class VipPath:
         with contextlib.suppress(BlockingIOError):
             for _ in range(PACKETS_AT_ONCE):
                 packet = os.read(self._device, MTU_BYTES)
-                endpoint = self._endpoints.get(_key(packet))
-                if endpoint is not None:
-                    self._send(packet, endpoint)
+                way = self._ways.get(_key(packet))
+                if way is not None:
+                    self._send(packet, *way)
 
-    def _send(self, packet: bytes, endpoint: bytes) -> None:
+    def _send(self, packet: bytes, tunnel: Tunnel, endpoint: str) -> None:
         """Sends a packet in GRE; one that cannot be sent is lost, as on any way, and the probe will find out."""
-        tunnel, address = self._tunnels.get(endpoint) or self._tunnel(endpoint)
         with contextlib.suppress(OSError, Discard):
-            self._gre.sendto(tunnel.encapsulate(packet), (address, 0))
+            self._gre.sendto(tunnel.encapsulate(packet), (endpoint, 0))
 
-    def _tunnel(self, endpoint: bytes) -> tuple[Tunnel, str]:
-        made = self._tunnels[endpoint] = Tunnel(pack_address(self._own), endpoint), str(unpack_address(endpoint))
-        return made
+    def _way_to(self, endpoint: Address) -> Way:
+        """Returns the way to an endpoint; PlatformError if that has another IP version than this Maglev."""
+        if endpoint not in self._ways_to:
+            if endpoint.version != self._own.version:
+                raise PlatformError(f"there is no tunnel from {self._own} to {endpoint}: their IP versions differ")
+            tunnel = Tunnel(pack_address(self._own), pack_address(endpoint))
+            self._ways_to[endpoint] = tunnel, str(endpoint)
+        return self._ways_to[endpoint]
 
 
 def _key(packet: bytes) -> Key:

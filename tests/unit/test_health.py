@@ -69,6 +69,7 @@ def test_a_result_that_confirms_changes_nothing():
     assert step(healthy, True, method, 2.0) == healthy
 
 
+PEERS = config.Config().forwarder.fragments.health_check
 PING, TCP = HealthCheck(type="ping"), HealthCheck(type="tcp", port=53)
 A, B = ip_address("10.2.0.9"), ip_address("10.2.0.10")
 
@@ -90,12 +91,17 @@ vips:
 """
 
 
+def plan_of(text, maglev="m1"):
+    whole = config.parse(text)
+    return Plan(whole, whole.maglev(maglev))
+
+
 def test_a_shard_needs_each_check_of_its_vips_once_in_the_order_of_addresses():
-    assert Plan(config.parse(SITE), "default").checks == (Check(A, PING), Check(A, TCP), Check(B, PING))
+    assert plan_of(SITE).checks == (Check(A, PING), Check(A, TCP), Check(B, PING))
 
 
 def test_another_shard_needs_its_own():
-    assert Plan(config.parse(SITE), "other").checks == (Check(ip_address("10.2.0.88"), PING),)
+    assert plan_of(SITE, "m2").checks == (Check(ip_address("10.2.0.88"), PING),)
 
 
 MEMBERS = [  # the checks of a member, the verdicts known of its address, whether it is healthy
@@ -119,6 +125,15 @@ def test_a_member_is_healthy_when_it_passes_its_own_checks(checks, verdicts, hea
     assert is_healthy(states, [Check(A, method) for method in checks]) is healthy
 
 
+def test_a_maglev_checks_the_others_of_its_shard_and_not_itself():
+    site = SITE.replace("shard: other}]", "shard: other}, {name: m3, address: 10.1.1.4}]")
+    peers = config.parse(site).peers("default")
+    plan = plan_of(site)
+    assert [str(peer.address) for peer in peers] == ["10.1.1.2", "10.1.1.4"]
+    assert [list(plan.checks_of(peer)) for peer in peers[1:]] == [[Check(ip_address("10.1.1.4"), PEERS)]]
+    assert {str(check.address) for check in plan.checks} == {"10.1.1.4", str(A), str(B)}
+
+
 BEHIND_TWO = """
 maglevs: [{name: m1, address: 10.1.1.2}]
 pools:
@@ -132,8 +147,7 @@ vips:
 
 
 def test_a_check_through_the_data_path_is_one_for_each_vip_address_of_the_endpoint():
-    whole = config.parse(BEHIND_TWO)
-    plan = Plan(whole, "default")
+    whole, plan = config.parse(BEHIND_TWO), plan_of(BEHIND_TWO)
     one, two = ip_address("192.0.2.1"), ip_address("192.0.2.2")
     method = HealthCheck(type="tcp", port=80, through="vip")
     assert set(plan.checks) == {Check(a, method, vip) for a in (A, B) for vip in (one, two)} | {Check(B, PING)}

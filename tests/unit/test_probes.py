@@ -672,7 +672,7 @@ maglevs: [{{name: m1, address: 10.1.1.2}}]
 pools: {{web: {{endpoints: [{", ".join(endpoints)}], health_check: {{type: ping, fall: 1, rise: 1}}}}}}
 vips: [{{name: a, address: 192.0.2.1, protocol: tcp, port: 80, pool: web}}]
 """)
-    plan, builder, took_s = Plan(site, "default"), MapBuilder(), []
+    plan, builder, took_s = Plan(site, site.maglev("m1")), MapBuilder(), []
     victim = plan.checks[500]
     failed_at, fails = [], threading.Event()
 
@@ -682,7 +682,10 @@ vips: [{{name: a, address: 192.0.2.1, protocol: tcp, port: 80, pool: web}}]
             raise ConnectionError("no")
 
     def on_change(states):
-        vips = builder.build(site, "default", lambda member: is_healthy(states, plan.checks_of(member)) is True)
+        def usable(member):
+            return member in site.peers("default") or is_healthy(states, plan.checks_of(member)) is True
+
+        vips = builder.build(site, "default", usable)
         if fails.is_set() and pack_address(victim.address) not in vips.pools["web"].usable:
             took_s.append(time.monotonic() - failed_at[0])
 
