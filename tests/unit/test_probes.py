@@ -229,6 +229,20 @@ def test_ping_passes_for_whoever_answers():
 
 
 @needs_raw_sockets
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/sys/net/ipv6").exists(), reason="needs IPv6")
+def test_ipv6_is_probed_alike():
+    local = ip_address("::1")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        tcp = Check(local, HealthCheck(type="tcp", port=server.getsockname()[1], fall=1))
+        ping = Check(local, HealthCheck(type="ping", fall=1))
+        nobody = Check(ip_address("2001:db8::dead"), HealthCheck(type="ping", fall=1, timeout_s=0.2))
+        with probing([tcp, ping, nobody]) as prober:
+            until(lambda: prober.complete, "verdicts")
+            verdicts = {check: state.verdict for check, state in prober.states().items()}
+    assert verdicts == {tcp: Verdict.HEALTHY, ping: Verdict.HEALTHY, nobody: Verdict.UNHEALTHY}
+
+
+@needs_raw_sockets
 def test_ping_fails_where_nobody_can_be_asked():
     broadcast = Check(ip_address("255.255.255.255"), HealthCheck(type="ping"))
     passed, reason = first_result(broadcast)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -18,10 +19,12 @@ from maglev.engine import decapsulation
 from maglev.engine.probes import Prober
 from maglev.engine.vip_path import DEVICE, MARK, TABLE, VipPath
 from maglev.errors import PlatformError
+from maglev.flow import GRE
 from maglev.health import Check, Verdict
 
 VIP, OTHER_VIP = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 ENDPOINT = ip_address(ROUTER)  # the machine next door is the endpoint here
+OWN = ip_address(MAGLEV)
 PORT, DNS_PORT = 8080, 53
 
 
@@ -107,8 +110,8 @@ def endpoint_next_door(wires):
 
 
 @contextlib.contextmanager
-def probing(*checks):
-    path = VipPath(ip_address(MAGLEV))
+def probing(*checks, own=OWN):
+    path = VipPath(own)
     path.open()
     prober = Prober(lambda states: None, path=path)
     prober.set_checks(checks)
@@ -177,6 +180,74 @@ def test_a_probe_leaves_no_connection_behind(in_namespace):
             return [row for row in rows if row.split()[3] in {"01", *lingering}]
 
         until(lambda: not open_connections(), "the end of all connections")
+
+    in_namespace(body)
+
+
+OWN_V6, ENDPOINT_V6, VIP_V6 = (ip_address(text) for text in ("2001:db8:1::2", "2001:db8:1::1", "2001:db8:5::1"))
+
+
+def speak_ipv6(wires):
+    """Gives both machines addresses of IPv6, and the one next door the VIP."""
+    ip(f"address add {OWN_V6}/64 dev {wires.maglev} nodad")
+    ip(f"-6 route add default via {ENDPOINT_V6}")
+    held = (f"{ENDPOINT_V6}/64", wires.router), ("fe80::1/64", wires.router), (f"{VIP_V6}/128", "lo")
+    for address, device in held:  # without one of the link, the kernel would ask for no neighbour on the VIP's behalf
+        wires.next_door(ip, f"address add {address} dev {device} nodad")
+    wires.next_door(ip, "link set lo up")
+
+
+def take_out_of_gre(undo, came_in):
+    """Takes IPv6 out of GRE over either version, without a look at who sent it."""
+    device = decapsulation.make_tun_device(undo)
+
+    def pump(receiver, outer_bytes):
+        with contextlib.suppress(OSError):
+            while True:
+                packet, sender = receiver.recvfrom(65535)
+                came_in.append((ip_address(sender[0]), packet[outer_bytes : outer_bytes + 4]))
+                os.write(device, packet[outer_bytes + 4 :])
+
+    for family, outer_bytes in ((socket.AF_INET, 20), (socket.AF_INET6, 0)):
+        receiver = undo.enter_context(socket.socket(family, socket.SOCK_RAW, GRE))
+        threading.Thread(target=pump, args=(receiver, outer_bytes), daemon=True).start()
+
+
+@pytest.mark.parametrize(("own", "endpoint"), [(OWN_V6, ENDPOINT_V6), (ip_address(MAGLEV), ENDPOINT)])
+def test_a_vip_of_ipv6_is_reached_in_gre_over_either_version(in_namespace, own, endpoint):
+    def body(wires):
+        speak_ipv6(wires)
+        came_in = []
+        with contextlib.ExitStack() as undo:
+            wires.next_door(take_out_of_gre, undo, came_in)
+            server = undo.enter_context(wires.next_door(socket.create_server, ("::", PORT), family=socket.AF_INET6))
+            wires.next_door(threading.Thread(target=answer_all, args=(server,), daemon=True).start)
+            kinds = [check_of(kind, VIP_V6)._replace(address=endpoint) for kind in ("ping", "tcp", "http")]
+            with probing(*kinds, own=own) as prober:
+                until(lambda: prober.complete, "a first verdict of every check")
+                assert set(verdicts(prober).values()) == {Verdict.HEALTHY}, prober.last_errors()
+        assert set(came_in) == {(own, bytes.fromhex("000086dd"))}
+
+    in_namespace(body)
+
+
+def answer_all(server):
+    while server.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            connection = server.accept()[0]
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nwell")
+
+
+def test_a_tunnel_between_two_ip_versions_is_a_failure_with_a_reason(in_namespace):
+    def body(wires):
+        check = check_of("tcp")._replace(address=ENDPOINT_V6)
+        with probing(check) as prober:
+            until(lambda: prober.complete, "a verdict")
+            assert prober.last_errors() == {
+                check: f"there is no tunnel from {MAGLEV} to {ENDPOINT_V6}: their IP versions differ"
+            }
 
     in_namespace(body)
 
