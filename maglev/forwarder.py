@@ -190,8 +190,8 @@ class ForwarderDaemon:
 
     def _adopt(self, config: Config) -> None:
         plan = health.Plan(config, self._maglev)
-        if any(check.vip for check in plan.checks):
-            self._vip_path.open()
+        if vips := {check.vip for check in plan.checks if check.vip}:
+            self._vip_path.open(vips)
         with self._rebuilding:
             self._config, self._plan = config, plan
         members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.pool_members(vip.pool)}

@@ -11,12 +11,14 @@ The connection is the kernel's own. So every type of probe works as it does to a
 and the kernel knows the connection: it sends no reset, which it would to the answers of a TCP written here. Only
 sockets with `MARK` are routed into the device, by a rule and a table of their own, whose second route refuses what
 the device cannot take: whatever else this machine sends to a VIP goes where it always went. Which endpoint a packet is
-for is told by its source port, since the kernel gives none to two sockets of a kind at a time; by its sequence number
-for an echo request. Entries of ports stay until the port is used again, for the last words of a connection.
+for is told by its source port, since no two sockets of a kind have the same, or by its sequence number, if it is an
+echo request. A port's entry stays until the port's next turn, for the last words of a connection.
+
+What a server says when its probe is over already, the kernel resets, and that reset is no socket's and has no mark. A
+second rule takes it into the device too: it holds for TCP from probes' ports, which are beyond those that the kernel
+gives to others, and its table has routes to VIPs alone.
 
 Forwarders see the answers too, but these are addressed to the Maglev, not to a VIP: they are other people's traffic.
-An answer that comes after its probe was given up is reset by the kernel, by the usual way to the VIP: whom that reaches
-knows no such connection.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import socket
 import struct
+from collections.abc import Iterable
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -38,7 +42,9 @@ from ..gre import Tunnel
 
 DEVICE = "vip-probes"
 MARK = TABLE = 0x6D67  # of our own: "mg"
-PRIORITY = 20516  # of the rule: before the main table
+RESETS_TABLE = TABLE + 1
+PRIORITY = 20516  # of the rules: before the main table
+PORTS = range(61000, 65535)  # beyond net.ipv4.ip_local_port_range as it is by default; no rule may name the last port
 LAST_METRIC = 4096  # of the route that refuses
 MTU_BYTES = 1280  # the least that IPv6 allows: probes are short, and with GRE around them fit every link
 QUEUE_PACKETS = 4096  # what a first round of a thousand probes leaves there before any is carried on
@@ -61,6 +67,8 @@ class VipPath:
         self._own = own
         self._ways: dict[Key, Way] = {}
         self._ways_to: dict[Address, Way] = {}
+        self._ports = itertools.cycle(PORTS)
+        self._vips: set[Address] = set()
         self._device = -1
         self._undo = contextlib.ExitStack()
 
@@ -68,10 +76,17 @@ class VipPath:
     def is_open(self) -> bool:
         return self._device >= 0
 
-    def open(self) -> None:
-        """Makes the device and the routes to it, unless they are there; PlatformError if this machine cannot."""
-        if self.is_open:
-            return
+    def open(self, vips: Iterable[Address]) -> None:
+        """Makes the device and the routes to it, as far as they are not there; PlatformError if this machine cannot."""
+        if not self.is_open:
+            self._make()
+        with IPRoute() as kernel:
+            for vip in set(vips) - self._vips:
+                route = _to(vip.version, str(vip), RESETS_TABLE)
+                _add(kernel.route, **route, oif=kernel.link_lookup(ifname=DEVICE)[0])  # goes with the device
+                self._vips.add(vip)
+
+    def _make(self) -> None:
         with contextlib.ExitStack() as undo:
             device = _make_device(undo)
             with IPRoute() as kernel:
@@ -86,6 +101,7 @@ class VipPath:
     def close(self) -> None:
         """Takes everything away again."""
         self._device = -1
+        self._vips.clear()
         self._undo.close()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -96,8 +112,15 @@ class VipPath:
         """Has all that a socket will send to VIPs go to one endpoint; `protocol` is TCP or UDP."""
         way = self._way_to(endpoint)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
-        probe.bind(("", 0))
-        self._ways[protocol, probe.getsockname()[1]] = way
+        self._ways[protocol, self._bind(probe)] = way
+
+    def _bind(self, probe: socket.socket) -> int:
+        """Gives a socket the next free one of the probes' ports, and returns it; OSError if there is none."""
+        for port in itertools.islice(self._ports, len(PORTS)):
+            with contextlib.suppress(OSError):  # taken
+                probe.bind(("", port))
+                return port
+        raise OSError(errno.EADDRINUSE, "all ports of probes are taken")
 
     def enlist_ping(self, protocol: int, sequence: int, endpoint: Address) -> None:
         """Has the echo request with a sequence number, from a socket with `MARK`, go to one endpoint."""
@@ -109,14 +132,16 @@ class VipPath:
         if version == 6 and not os.path.exists("/proc/sys/net/ipv6"):
             return
         own = {"prefsrc": str(self._own)} if self._own.version == version else {}
-        everywhere = {"dst": EVERYWHERE[version], "family": family, "table": TABLE}
+        everywhere = _to(version, EVERYWHERE[version], TABLE)
         refuse = {**everywhere, "type": "unreachable", "priority": LAST_METRIC}
-        rule: dict[str, object] = {"table": TABLE, "fwmark": MARK, "priority": PRIORITY, "family": family}
         _add(kernel.route, **refuse)
         undo.callback(_delete, "route", refuse)
         _add(kernel.route, **everywhere, oif=index, **own)
-        _add(kernel.rule, **rule)
-        undo.callback(_delete, "rule", rule)
+        resets = {"ip_proto": TCP, "sport_range": f"{PORTS[0]}:{PORTS[-1]}", "table": RESETS_TABLE}
+        for what in ({"fwmark": MARK, "table": TABLE}, resets):
+            rule = {"priority": PRIORITY, "family": family, **what}
+            _add(kernel.rule, **rule)
+            undo.callback(_delete, "rule", rule)
 
     def _carry(self) -> None:
         """Sends what has come out of the device, each packet to its endpoint."""
@@ -174,6 +199,10 @@ def _open_gre_socket(own: Address) -> socket.socket:
         return socket.socket(FAMILIES[own.version], socket.SOCK_RAW, socket.IPPROTO_RAW)
     except PermissionError:
         raise PlatformError("health checks through the VIP need CAP_NET_RAW: run the forwarder as root") from None
+
+
+def _to(version: int, destination: str, table: int) -> dict[str, object]:
+    return {"dst": destination, "family": FAMILIES[version], "table": table}
 
 
 def _add(change: object, **what: object) -> None:

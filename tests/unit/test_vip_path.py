@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from dnslib import RR, DNSRecord
 from namespaces import DEADLINE_S, MAGLEV, ROUTER, ip
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import GRE as GRE_LAYER
+from scapy.layers.l2 import Ether
 
 from maglev.config import HealthCheck
 from maglev.engine import decapsulation
 from maglev.engine.probes import Prober
-from maglev.engine.vip_path import DEVICE, MARK, TABLE, VipPath
+from maglev.engine.vip_path import DEVICE, MARK, PORTS, TABLE, VipPath
 from maglev.errors import PlatformError
 from maglev.flow import GRE
 from maglev.health import Check, Verdict
@@ -25,6 +28,7 @@ from maglev.health import Check, Verdict
 VIP, OTHER_VIP = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 ENDPOINT = ip_address(ROUTER)  # the machine next door is the endpoint here
 OWN = ip_address(MAGLEV)
+OWN_V6, ENDPOINT_V6, VIP_V6 = (ip_address(text) for text in ("2001:db8:1::2", "2001:db8:1::1", "2001:db8:5::1"))
 PORT, DNS_PORT = 8080, 53
 
 
@@ -43,6 +47,8 @@ class Endpoint:
         device, receiver = decapsulation.make_tun_device(undo), decapsulation.open_gre_socket(undo)
         self.gate = decapsulation.Gate([ip_address(MAGLEV)], [VIP, OTHER_VIP])
         self.is_deaf = threading.Event()
+        self.is_slow_by_s = 0.0
+        self.heard = []  # inner packets
         decapsulation.hold_vips([VIP], undo)
         ip("link set lo up")
         self._tcp = undo.enter_context(socket.create_server(("", PORT)))
@@ -58,6 +64,8 @@ class Endpoint:
             while True:
                 outer = receiver.recv(size)
                 if not self.is_deaf.is_set():
+                    time.sleep(self.is_slow_by_s)
+                    self.heard.append(IP(outer[24:]))
                     return outer
 
         with contextlib.suppress(OSError):
@@ -112,7 +120,7 @@ def endpoint_next_door(wires):
 @contextlib.contextmanager
 def probing(*checks, own=OWN):
     path = VipPath(own)
-    path.open()
+    path.open([VIP, VIP_V6])
     prober = Prober(lambda states: None, path=path)
     prober.set_checks(checks)
     prober.start()
@@ -184,9 +192,6 @@ def test_a_probe_leaves_no_connection_behind(in_namespace):
     in_namespace(body)
 
 
-OWN_V6, ENDPOINT_V6, VIP_V6 = (ip_address(text) for text in ("2001:db8:1::2", "2001:db8:1::1", "2001:db8:5::1"))
-
-
 def speak_ipv6(wires):
     """Gives both machines addresses of IPv6, and the one next door the VIP."""
     ip(f"address add {OWN_V6}/64 dev {wires.maglev} nodad")
@@ -252,15 +257,62 @@ def test_a_tunnel_between_two_ip_versions_is_a_failure_with_a_reason(in_namespac
     in_namespace(body)
 
 
+def test_an_answer_that_comes_too_late_is_reset_through_the_data_path_too(in_namespace):
+    """Such a reset is the kernel's own, no socket's; the usual way to the VIP leads to another Maglev."""
+
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        with endpoint_next_door(wires) as endpoint, wires.router_socket() as wire:
+            endpoint.is_slow_by_s = 0.2
+            with probing(check_of("tcp", timeout_s=0.05)) as prober:
+                until(lambda: prober.complete, "a verdict")
+                assert set(prober.last_errors().values()) == {"no answer within 0.05 s"}
+                until(lambda: any("R" in packet[TCP].flags for packet in endpoint.heard), "a reset in GRE")
+            wire.setblocking(False)
+            plain = [packet for packet in map(Ether, frames(wire)) if IP in packet and packet[IP].dst == str(VIP)]
+            assert not [packet for packet in plain if GRE_LAYER not in packet], (
+                "something went to the VIP outside of GRE"
+            )
+
+    in_namespace(body)
+
+
+def frames(wire):
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield wire.recv(2048)
+
+
+def test_probes_have_ports_of_their_own_and_use_them_in_turn(in_namespace):
+    def body(wires):
+        path = VipPath(OWN)
+        path.open([VIP])
+        with contextlib.ExitStack() as undo:
+            taken = undo.enter_context(socket.socket())
+            taken.bind(("", PORTS[1]))
+            used = []
+            for _ in PORTS[:3]:
+                probe = undo.enter_context(socket.socket())
+                path.enlist(probe, 6, ENDPOINT)
+                used.append(probe.getsockname()[1])
+            assert used == [PORTS[0], *PORTS[2:4]]
+        path.close()
+
+    in_namespace(body)
+
+
 def test_only_probes_take_that_way_and_it_goes_with_them(in_namespace):
     def body(wires):
         ip(f"route add default via {ROUTER}")
         before = ip("rule show"), ip("-6 rule show"), route_to_vip()
         path = VipPath(ip_address(MAGLEV))
-        path.open()
-        path.open()  # it is there already
-        assert route_to_vip() == before[2], "what else goes to the VIP should keep its way"
+        path.open([VIP, VIP_V6])
+        path.open([VIP, VIP_V6])  # it is there already
+        for way in (route_to_vip(), route_to_vip("ipproto tcp sport", str(PORTS[0] - 1))):
+            assert f"dev {wires.maglev}" in way, "what else goes to the VIP should keep its way"
         assert f"dev {DEVICE}" in route_to_vip("mark", str(MARK))
+        assert f"dev {DEVICE}" in route_to_vip("ipproto tcp sport", str(PORTS[0]))
+        assert DEVICE not in ip(f"route get 192.0.2.99 ipproto tcp sport {PORTS[0]}"), "that address is no VIP"
         path.close()
         assert (ip("rule show"), ip("-6 rule show"), route_to_vip()) == before
         assert DEVICE not in ip("link show")
@@ -272,7 +324,7 @@ def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_take
     def body(wires):
         ip(f"route add default via {ROUTER}")
         killed = VipPath(ip_address(MAGLEV))
-        killed.open()
+        killed.open([VIP])
         ip(f"link del {DEVICE}")  # as when the process dies; rule and last route stay
         with pytest.raises(RuntimeError, match="No route to host"):
             route_to_vip("mark", str(MARK))
@@ -288,9 +340,9 @@ def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_take
 def test_a_second_path_on_one_machine_is_refused(in_namespace):
     def body(wires):
         path = VipPath(ip_address(MAGLEV))
-        path.open()
+        path.open([VIP, VIP_V6])
         with pytest.raises(PlatformError, match="need a TUN device"):
-            VipPath(ip_address(MAGLEV)).open()
+            VipPath(ip_address(MAGLEV)).open([VIP])
         path.close()
 
     in_namespace(body)
