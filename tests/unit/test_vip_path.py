@@ -65,7 +65,7 @@ class Endpoint:
                 outer = receiver.recv(size)
                 if not self.is_deaf.is_set():
                     time.sleep(self.is_slow_by_s)
-                    self.heard.append(IP(outer[24:]))
+                    self.heard.append(outer[24:])
                     return outer
 
         with contextlib.suppress(OSError):
@@ -267,7 +267,7 @@ def test_an_answer_that_comes_too_late_is_reset_through_the_data_path_too(in_nam
             with probing(check_of("tcp", timeout_s=0.05)) as prober:
                 until(lambda: prober.complete, "a verdict")
                 assert set(prober.last_errors().values()) == {"no answer within 0.05 s"}
-                until(lambda: any("R" in packet[TCP].flags for packet in endpoint.heard), "a reset in GRE")
+                until(lambda: any("R" in IP(inner)[TCP].flags for inner in endpoint.heard), "a reset in GRE")
             wire.setblocking(False)
             plain = [packet for packet in map(Ether, frames(wire)) if IP in packet and packet[IP].dst == str(VIP)]
             assert not [packet for packet in plain if GRE_LAYER not in packet], (
