@@ -232,14 +232,18 @@ template bgp maglev {{
 {sessions}"""
 
     def _count_vip_packets(self) -> None:
-        """Counts, per Maglev, packets to VIPs that leave for it, and packets from VIPs: there must be none of these."""
+        """Counts, per Maglev, packets to VIPs that leave for it, and packets from VIPs: there must be none of these.
+
+        But for those addressed to the Maglev itself: they answer its health checks through the data path.
+        """
         rules, counters = [], []
         for own, other in self.neighbours("maglev"):
             name = other.node.name
             counters += [f"counter to_{name} {{}}", f"counter return_{name} {{}}"]
             rules += [
                 f'oifname "{own}" ip daddr {self.vip_prefix} counter name to_{name}',
-                f'oifname "{own}" ip saddr {self.vip_prefix} counter name return_{name}',
+                f'oifname "{own}" ip saddr {self.vip_prefix} ip daddr != {self.address_of(other)} '
+                f"counter name return_{name}",
                 f'iifname "{own}" ip saddr {self.vip_prefix} counter name return_{name}',
             ]
         chain = "\n".join(["type filter hook forward priority 0;", *rules])

@@ -7,13 +7,23 @@ Frozen values. Each field's `description` is what an error message says is allow
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from maglev.errors import MaglevError
 from maglev.flow import PROTOCOL_NUMBERS, TCP, UDP, Address, pack_address
@@ -26,9 +36,23 @@ MOST_THREADS = 64
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # names end up in file names, host names and metrics
 A_NAME = "a name: letters, digits and . _ - (at most 63, the first a letter or digit; a number in quotes)"
 WITH_PORTS = ("tcp", "udp", TCP, UDP)
+HEX = "hex:"  # before the digits, where a text of a health check is meant in hex
 AN_ADDRESS = "an IP address, such as 192.0.2.1"
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28 (no bits set behind the prefix)"
 POSITIVE_S = "seconds, a number from 0.01 to 3600"
+STATUSES = "for http: a status from 100 to 599, a range such as 200-399, or a list of these"
+FLAP_CHANGES = "changes of verdict within flap_window_s, a whole number from 2 to 100, or 0: never held down"
+DNS_NAME = r"^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?$"
+
+NEEDED = object()
+KEYS_OF_TYPE: Mapping[str, Mapping[str, object]] = {  # type of health check: its keys, with their defaults
+    "ping": {},
+    "tcp": {"port": NEEDED},
+    "http": {"port": NEEDED, "path": "/", "host": None, "status": ("200-399",), "body": None},
+    "udp": {"port": NEEDED, "send": NEEDED, "expect": None},
+    "dns": {"port": 53, "query": NEEDED, "record": "A"},
+    "script": {"command": NEEDED},
+}
 
 
 def _address(value: object) -> object:
@@ -43,11 +67,39 @@ def _address(value: object) -> object:
         raise ValueError(AN_ADDRESS) from None
 
 
+def _statuses(value: object) -> object:
+    """Returns a status, a range or a list of these as a tuple; None stays, for a check that has no use for it."""
+    if value is None:
+        return None
+    listed = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not listed or not all(map(_is_status, listed)):
+        raise ValueError(STATUSES)
+    return listed
+
+
+def _is_status(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return 100 <= value <= 599
+    found = re.fullmatch(r"([1-5][0-9]{2})-([1-5][0-9]{2})", value) if isinstance(value, str) else None
+    return found is not None and found[1] <= found[2]
+
+
+def _hex_is_hex(text: str) -> str:
+    if not text.startswith(HEX):
+        return text
+    try:
+        bytes.fromhex(text.removeprefix(HEX))
+    except ValueError:
+        raise ValueError(f"behind {HEX} hex digits in pairs, as in {HEX}00ff") from None
+    return text
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 IP = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=0.01, le=3600)]
 Times = Annotated[int, Field(strict=True, ge=1, le=100)]
+ShortText = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class _Object(BaseModel):
@@ -74,33 +126,81 @@ class Endpoint(_Object):
 class HealthCheck(_Object):
     """How the endpoints of a pool are probed, and how many results in a row change the verdict."""
 
-    type: Literal["ping", "tcp", "http"] = Field(description="ping, tcp or http")
+    type: Literal["ping", "tcp", "http", "udp", "dns", "script"] = Field(
+        description="ping, tcp, http, udp, dns or script"
+    )
+    through: Literal["address", "vip"] = Field(
+        default="address",
+        description="address (the endpoint's own), or vip (in GRE and to the VIP, as clients' packets come)",
+    )
     port: Port | None = Field(default=None, description="a whole number from 1 to 65535")
     path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = Field(
-        None, description="for http: a text that starts with / and has no blanks, such as /healthz"
+        default=None, description="for http: a text that starts with / and has no blanks, such as /healthz"
+    )
+    host: Annotated[str, Field(pattern=r"^[!-~]{1,255}$")] | None = Field(
+        default=None, description="for http: the Host header, a text without blanks, such as www.example.com"
+    )
+    status: Annotated[tuple[int | str, ...], BeforeValidator(_statuses)] | None = Field(
+        default=None, description=STATUSES
+    )
+    body: ShortText | None = Field(
+        default=None, description="for http: a text of 1 to 1024 characters that must occur in the answer's body"
+    )
+    send: Annotated[ShortText, AfterValidator(_hex_is_hex)] | None = Field(
+        default=None,
+        description="for udp: what is sent, 1 to 1024 characters of text, or hex digits behind hex:, as hex:00ff",
+    )
+    expect: Annotated[ShortText, AfterValidator(_hex_is_hex)] | None = Field(
+        default=None,
+        description="for udp: what must occur in the answer, 1 to 1024 characters of text, or hex digits behind hex:",
+    )
+    query: Annotated[str, Field(pattern=DNS_NAME, max_length=253)] | None = Field(
+        default=None, description="for dns: the name that is asked for, such as www.example.com"
+    )
+    record: Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"] | None = Field(
+        default=None, description="for dns: the type of record, A, AAAA, CNAME, MX, NS, PTR, SOA, SRV or TXT"
+    )
+    command: tuple[Annotated[str, Field(pattern=r"^[^\x00]+$")], ...] | None = Field(
+        default=None,
+        description="for script: a list of words, the first an absolute path, such as [/usr/local/bin/check, -v]",
     )
     interval_s: Seconds = Field(default=1.0, description=POSITIVE_S)
     timeout_s: Seconds = Field(default=0.5, description=POSITIVE_S + ", at most interval_s")
     rise: Times = Field(default=2, description="passes in a row, a whole number from 1 to 100")
     fall: Times = Field(default=2, description="failures in a row, a whole number from 1 to 100")
+    flap_changes: Annotated[int, Field(strict=True, ge=0, le=100)] = Field(default=10, description=FLAP_CHANGES)
+    flap_window_s: Seconds = Field(default=60.0, description=POSITIVE_S)
+    hold_down_s: Seconds = Field(default=60.0, description=POSITIVE_S)
 
-    @field_validator("port")
+    @field_validator("through")
     @classmethod
-    def _port_suits_type(cls, port: int | None, info: ValidationInfo) -> int | None:
-        kind = info.data.get("type", "none")
-        if kind in ("tcp", "http") and port is None:
-            raise ValueError(f"a port, which a check of type {kind} needs: a whole number from 1 to 65535")
-        if kind == "ping" and port is not None:
-            raise ValueError("no port in a check of type ping")
-        return port
+    def _through_suits_type(cls, through: str, info: ValidationInfo) -> str:
+        if through == "vip" and info.data.get("type") == "script":
+            raise ValueError("address: where a script's packets go is its own business")
+        return through
 
-    @field_validator("path")
+    @field_validator("port", "path", "host", "status", "body", "send", "expect", "query", "record", "command")
     @classmethod
-    def _path_suits_type(cls, path: str | None, info: ValidationInfo) -> str | None:
-        kind = info.data.get("type", "http")
-        if kind != "http" and path is not None:
-            raise ValueError(f"no path in a check of type {kind}")
-        return "/" if path is None and kind == "http" else path
+    def _suits_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses what a type has no use for, and fills in or asks for what it needs."""
+        kind, key = info.data.get("type"), str(info.field_name)
+        if kind is None:
+            return value
+        keys = KEYS_OF_TYPE[kind]
+        if key not in keys:
+            if value is not None:
+                raise ValueError(f"no {key} in a check of type {kind}")
+            return None
+        if value is None and keys[key] is NEEDED:
+            raise ValueError(f"a {key}, which a check of type {kind} needs: {cls.model_fields[key].description}")
+        return keys[key] if value is None else value
+
+    @field_validator("command")
+    @classmethod
+    def _command_is_found(cls, command: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if command is not None and not (command and command[0].startswith("/")):
+            raise ValueError(str(cls.model_fields["command"].description))
+        return command
 
     @field_validator("timeout_s")
     @classmethod
@@ -109,6 +209,13 @@ class HealthCheck(_Object):
         if timeout_s > interval_s:
             raise ValueError(f"at most the interval, {interval_s:g} s, so that probes do not overlap")
         return timeout_s
+
+    @field_validator("flap_changes")
+    @classmethod
+    def _one_change_is_no_flapping(cls, changes: int) -> int:
+        if changes == 1:
+            raise ValueError(FLAP_CHANGES)
+        return changes
 
 
 class Pool(_Object):
@@ -219,9 +326,16 @@ class Fragments(_Object):
     )
     timeout_s: Seconds = Field(default=2.0, description=POSITIVE_S)
     health_check: HealthCheck = Field(
-        default=HealthCheck(type="ping", path=None, interval_s=0.5, timeout_s=0.4),
+        default=HealthCheck(type="ping", interval_s=0.5, timeout_s=0.4),
         description="how Maglevs see whether another is alive: a health check, such as {type: ping, interval_s: 0.5}",
     )
+
+    @field_validator("health_check")
+    @classmethod
+    def _maglevs_hold_no_vip(cls, check: HealthCheck) -> HealthCheck:
+        if check.through == "vip":
+            raise ValueError("a health check with through: address, since Maglevs hold no VIP")
+        return check
 
 
 class ForwarderOptions(_Object):

@@ -25,6 +25,7 @@ from .engine.contract import Engine, Options, Table
 from .engine.control import ControlServer, Request, Routes, Takers
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
+from .engine.vip_path import VipPath
 from .engine.watch import FileWatch, fingerprint
 from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
@@ -57,7 +58,9 @@ class ForwarderDaemon:
         self._reached: Collection[bytes] = ()  # those whose next hop the engine knows
         self._carried: frozenset[Member] = frozenset()
         self._neighbours = Neighbours(on_change=self._follow)
-        self._prober = Prober(on_change=lambda states: self._rebuild())
+        self._vip_path = VipPath(self._maglev.address)
+        self._prober = Prober(on_change=lambda states: self._rebuild(), path=self._vip_path, seed=name)
+        self._plan: health.Plan
         self._rebuilding = threading.RLock()
         self._draining = False
         self._generation = 0
@@ -74,8 +77,10 @@ class ForwarderDaemon:
             machine.keep_kernel_from_answering_gre(undo)
             server = ControlServer(control, self._routes(), self._takers())
             undo.callback(server.close)
+            undo.callback(self._vip_path.close)
             self._neighbours.start()
             self._adopt(self._config)
+            undo.callback(self._prober.stop)
             self._prober.start()
             self._start_watching()
             server.start()
@@ -114,6 +119,7 @@ class ForwarderDaemon:
             "GET /statistics": self.statistics,
             "GET /tables": self.tables,
             "GET /config": lambda: self._config.model_dump(mode="json", exclude_none=True),
+            "GET /health": self.health,
             "POST /reload": self.reload,
             "POST /undrain": self._undrain,
         }
@@ -179,6 +185,10 @@ class ForwarderDaemon:
             pool: {"slots": [str(unpack_address(backend)) if backend else None for backend in backends.slots]}
             for pool, backends in pools.items()
         }
+
+    def health(self) -> dict[str, Any]:
+        """Returns what is known of every health check, and why its latest probe failed."""
+        return {"checks": health.report(self._prober.states(), self._prober.last_errors(), time.monotonic())}
 
     def reload(self) -> dict[str, Any]:
         """Reads the file again and commits what it says; ConfigError changes nothing (Maglev §2.2)."""
@@ -250,11 +260,13 @@ class ForwarderDaemon:
         self._adopt(fresh)
 
     def _adopt(self, config: Config) -> None:
+        plan = health.Plan(config, self._maglev)
+        if vips := {check.vip for check in plan.checks if check.vip}:
+            self._vip_path.open(vips)
         with self._rebuilding:
             self._carried = carried_over(self._vips, self._config, config, self._maglev.shard)
-            self._config = config
-            checks = health.checks_of(config, self._maglev.shard)
-            self._prober.set_checks(tuple(dict.fromkeys(checks + health.peer_checks_of(config, self._maglev))))
+            self._config, self._plan = config, plan
+            self._prober.set_checks(plan.checks)
             self._rebuild()
         self._targets = self._targets_of(config)  # now that no packet is sent to the others any more
         self._neighbours.set_targets(self._targets)
@@ -279,7 +291,7 @@ class ForwarderDaemon:
     def _is_healthy(self, member: Member) -> bool:
         if member.address == self._maglev.address:
             return True
-        verdict = health.is_healthy(self._prober.states(), member)
+        verdict = health.is_healthy(self._prober.states(), self._plan.checks_of(member))
         return member in self._carried if verdict is None else verdict
 
     def drain(self, request: Request) -> dict[str, Any]:

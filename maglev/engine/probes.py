@@ -1,8 +1,8 @@
-"""Probes endpoints: ping, TCP and HTTP, all checks in one event loop in one thread (Maglev §2.2).
+"""Probes endpoints, all checks in one event loop in one thread (Maglev §2.2).
 
-`Prober` decides when to probe and keeps the states; `maglev.health` decides what a result means. A probe passes by
-returning and fails by raising, so everything that goes wrong is a failed probe with a reason, never the end of the
-loop.
+`Prober` decides when to probe and keeps the states; `engine.probing` sends the probes, and `maglev.health` decides
+what a result means. A probe passes by returning and fails by raising, so everything that goes wrong is a failed probe
+with a reason, never the end of the loop.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-import socket
+import resource
 import threading
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
 
-from maglev.engine.pinger import Pinger
+from maglev.engine import scripts
+from maglev.engine.probing import Probes
+from maglev.engine.vip_path import VipPath
 from maglev.health import Check, State, Verdict, step
 
 States = Mapping[Check, State]
 
-IN_FLIGHT = 256  # probes at a time: each takes a descriptor, and a process has 1,024 by default
+IN_FLIGHT = 1024  # probes at a time, each with a descriptor: a thousand dead endpoints are checked in time too
+OTHER_DESCRIPTORS = 256  # what the rest of the process may need
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
-LONGEST_ANSWER = 65536  # bytes of an HTTP answer that are read before the probe hangs up
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")  # RFC 9112 §4
 GATHER_S = 0.005  # a changed verdict waits so long for others: when a rack dies, its endpoints change together
 STOP_S = 5.0  # for probes that are under way
 
 
-class ProbeFailed(Exception):
-    """A probe that was answered, but not as it should be."""
+def phase(number: int, seed: str = "") -> float:
+    """Returns where in its interval the check with a number is probed, from 0 to 1: any run of numbers spreads out.
 
-
-def phase(number: int) -> float:
-    """Returns where in its interval the check with a number is probed, from 0 to 1: any run of numbers spreads out."""
-    return number * GOLDEN % 1
+    Another seed gives others: Maglevs that probe the same endpoints do not all do so at the same moment.
+    """
+    return (zlib.crc32(seed.encode()) / 2**32 + number * GOLDEN) % 1
 
 
 def pause_s(now: float, interval_s: float, its_phase: float) -> float:
@@ -43,16 +43,34 @@ def pause_s(now: float, interval_s: float, its_phase: float) -> float:
     return (its_phase - now / interval_s) % 1 * interval_s or interval_s
 
 
+def slots() -> int:
+    """Returns how many probes this process may have under way, its limit of descriptors raised as far as need be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = IN_FLIGHT + OTHER_DESCRIPTORS
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return min(IN_FLIGHT, max(limit - OTHER_DESCRIPTORS, OTHER_DESCRIPTORS))
+
+
 class Prober:
     """Runs health checks. Methods may be called from any thread; `on_change` is called from the prober's own.
 
     `on_change` gets the states whenever a verdict has changed, several changes at once where they come together.
+    `path` is the way of the checks through the data path, `seed` decides when in its interval each check is probed.
     """
 
-    def __init__(self, on_change: Callable[[States], None], probe: Callable[[Check], Awaitable[None]] | None = None):
+    def __init__(
+        self,
+        on_change: Callable[[States], None],
+        probe: Callable[[Check], Awaitable[None]] | None = None,
+        path: VipPath | None = None,
+        seed: str = "",
+    ) -> None:
         self._on_change = on_change
-        self._pinger = Pinger()
-        self._probe = probe or self._real_probe
+        self._probes = Probes(path)
+        self._probe = probe or self._probes.probe
+        self._seed = seed
         self._lock = threading.Lock()
         self._states: dict[Check, State] = {}  # exchanged, never changed: snapshots stay as they are
         self._last_errors: dict[Check, str] = {}
@@ -102,13 +120,14 @@ class Prober:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._slots = asyncio.Semaphore(slots())
+        self._script_slots = asyncio.Semaphore(scripts.AT_ONCE)
         self._ready.set()
         try:
             self._reconcile()
             await self._ended
         finally:
-            self._pinger.close()
+            self._probes.close()
 
     def _in_loop(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended already
@@ -129,7 +148,7 @@ class Prober:
             self._tasks.pop(check).cancel()
         for check in states:
             if check not in self._tasks:
-                self._tasks[check] = self._loop.create_task(self._repeat(check, phase(next(self._started))))
+                self._tasks[check] = self._loop.create_task(self._repeat(check, phase(next(self._started), self._seed)))
                 self._tasks[check].add_done_callback(self._task_ended)
         with self._lock:
             self._last_errors = {check: why for check, why in self._last_errors.items() if check in states}
@@ -140,8 +159,9 @@ class Prober:
             self._end(task.exception())
 
     async def _repeat(self, check: Check, its_phase: float) -> None:
+        slots = self._script_slots if check.method.type == "script" else self._slots
         while True:
-            async with self._slots:
+            async with slots:
                 self._record(check, await self._reason_to_fail(check))
             await asyncio.sleep(pause_s(self._loop.time(), check.method.interval_s, its_phase))
 
@@ -165,7 +185,7 @@ class Prober:
             self._last_errors.pop(check, None)
             if reason is not None:
                 self._last_errors[check] = reason
-            new = step(old, reason is None, check.method)
+            new = step(old, reason is None, check.method, self._loop.time())
             if new != old:
                 self._states = {**self._states, check: new}
         if new.verdict is not old.verdict and not self._news:
@@ -181,45 +201,3 @@ class Prober:
             self._complete |= all(state.verdict is not Verdict.UNKNOWN for state in self._states.values())
         except Exception as error:  # in `on_change`; swallowed by the loop unless it ends it
             self._end(error)
-
-    async def _real_probe(self, check: Check) -> None:
-        match check.method.type:
-            case "ping":
-                await self._pinger.ping(check.address)
-            case "tcp":
-                (await _connect(check)).close()
-            case "http":
-                await _get(check)
-
-
-async def _connect(check: Check) -> socket.socket:
-    family = socket.AF_INET if check.address.version == 4 else socket.AF_INET6
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    connection.setblocking(False)
-    try:
-        await asyncio.get_running_loop().sock_connect(connection, (str(check.address), check.method.port))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-async def _get(check: Check) -> None:
-    """Passes on a whole answer whose status is 200 to 399; a long one need not be whole."""
-    loop = asyncio.get_running_loop()
-    answer = b""
-    with await _connect(check) as connection:
-        await loop.sock_sendall(connection, _request(check))
-        while len(answer) < LONGEST_ANSWER and (chunk := await loop.sock_recv(connection, 4096)):
-            answer += chunk
-    status = STATUS_LINE.match(answer)
-    if status is None:
-        raise ProbeFailed("the answer is not HTTP" if answer else "the connection was closed without an answer")
-    if not 200 <= int(status[1]) < 400:
-        raise ProbeFailed(f"HTTP status {int(status[1])}")
-
-
-def _request(check: Check) -> bytes:
-    host = str(check.address) if check.address.version == 4 else f"[{check.address}]"
-    lines = (f"GET {check.method.path} HTTP/1.1", f"Host: {host}:{check.method.port}", "Connection: close")
-    return "\r\n".join((*lines, "User-Agent: maglev", "", "")).encode("ascii")

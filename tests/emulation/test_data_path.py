@@ -159,7 +159,8 @@ def test_answers_cross_no_maglev(lab):
 
 def test_an_answer_that_crosses_a_maglev_would_be_counted(lab):
     before = returned(lab)
-    send_packet(lab, "s1", bytes(IP(src=VIP, dst=lab.node("m2").address) / UDP(sport=80, dport=9)))
+    beside_m2 = lab.node("m2").address.removesuffix(".2") + ".77"  # m2 itself may get answers to its health checks
+    send_packet(lab, "s1", bytes(IP(src=VIP, dst=beside_m2) / UDP(sport=80, dport=9)))
     wait_counted(lambda: lab.snapshot().return_packets(), sum(before.values()), 1, "a stray answer")
     assert returned(lab) == before | {"m2": before["m2"] + 1}, "the stray answer was counted on another link than m2's"
 

@@ -69,9 +69,9 @@ class Wires:
         self._join(self.second, "10.1.9.2", self.second_router, SECOND_ROUTER)
         self.wait_up()
 
-    def next_door(self, body, *arguments):
+    def next_door(self, body, *arguments, **options):
         """Runs `body` in the router's namespace; returns what it returns."""
-        return self._next_door.submit(body, *arguments).result(DEADLINE_S)
+        return self._next_door.submit(body, *arguments, **options).result(DEADLINE_S)
 
     def _join(self, ours, our_address, theirs, their_address):
         ip(f"link add {ours} type veth peer name {theirs}")

@@ -72,6 +72,14 @@ def problems(text):
 A_VIP = {"name": "x", "address": "192.0.2.9", "protocol": "tcp", "port": 80, "pool": "web"}
 A_PING = {"type": "ping"}
 
+DNS_CHECK = "pools.dns.health_check"
+
+
+def as_check(check):
+    """Puts a whole health check in the place of one."""
+    return {DNS_CHECK: check}
+
+
 # what is changed in the sound document; and the problem: field, value, what `allowed` says
 BAD = [
     # one field
@@ -109,7 +117,12 @@ BAD = [
     ({"forwarder.connection_table.enabled": "on"}, "forwarder.connection_table.enabled", "on", "true or false"),
     ({"forwarder.connection_table.idle_timeout_s": 0}, "forwarder.connection_table.idle_timeout_s", 0, "above 0"),
     # health checks
-    ({"pools.web.health_check.type": "icmp"}, "pools.web.health_check.type", "icmp", "ping, tcp or http"),
+    (
+        {"pools.web.health_check.type": "icmp"},
+        "pools.web.health_check.type",
+        "icmp",
+        "ping, tcp, http, udp, dns or script",
+    ),
     ({"pools.web.health_check.port": MISSING}, "pools.web.health_check.port", None, "type http needs"),
     ({"pools.dns.health_check.type": "tcp"}, "pools.dns.health_check.port", None, "type tcp needs"),
     ({"pools.dns.health_check.port": 53}, "pools.dns.health_check.port", 53, "no port"),
@@ -126,6 +139,86 @@ BAD = [
     ({"pools.web.health_check.interval_s": 0}, "pools.web.health_check.interval_s", 0, "0.01 to 3600"),
     ({"pools.web.health_check.rise": 0}, "pools.web.health_check.rise", 0, "from 1 to 100"),
     ({"pools.web.health_check.fall": 1.5}, "pools.web.health_check.fall", 1.5, "whole number"),
+    (
+        as_check({"type": "ping", "through": "tunnel"}),
+        f"{DNS_CHECK}.through",
+        "tunnel",
+        "address (the endpoint's own), or vip",
+    ),
+    (as_check({"type": "script", "through": "vip", "command": ["/x"]}), f"{DNS_CHECK}.through", "vip", "address"),
+    (as_check({"type": "http", "port": 80, "host": "a b"}), f"{DNS_CHECK}.host", "a b", "without blanks"),
+    (as_check({"type": "tcp", "port": 80, "host": "a"}), f"{DNS_CHECK}.host", "a", "no host in a check of type tcp"),
+    (
+        as_check({"type": "http", "port": 80, "status": 600}),
+        f"{DNS_CHECK}.status",
+        600,
+        "a status from 100 to 599, a range",
+    ),
+    (
+        as_check({"type": "http", "port": 80, "status": True}),
+        f"{DNS_CHECK}.status",
+        True,
+        "a status from 100 to 599, a range",
+    ),
+    (as_check({"type": "http", "port": 80, "status": "300-200"}), f"{DNS_CHECK}.status", "300-200", "such as 200-399"),
+    (
+        as_check({"type": "http", "port": 80, "status": [200, "2xx"]}),
+        f"{DNS_CHECK}.status",
+        "a list",
+        "or a list of these",
+    ),
+    (as_check({"type": "http", "port": 80, "status": []}), f"{DNS_CHECK}.status", "a list", "or a list of these"),
+    (as_check({"type": "http", "port": 80, "body": ""}), f"{DNS_CHECK}.body", "", "1 to 1024 characters"),
+    (
+        as_check({"type": "http", "port": 80, "body": "x" * 1025}),
+        f"{DNS_CHECK}.body",
+        "x" * 80 + "…",
+        "1 to 1024 characters",
+    ),
+    (as_check({"type": "udp", "send": "x"}), f"{DNS_CHECK}.port", None, "type udp needs"),
+    (as_check({"type": "udp", "port": 7}), f"{DNS_CHECK}.send", None, "type udp needs"),
+    (as_check({"type": "udp", "port": 7, "send": "hex:0"}), f"{DNS_CHECK}.send", "hex:0", "hex digits in pairs"),
+    (
+        as_check({"type": "udp", "port": 7, "send": "x", "expect": "hex:zz"}),
+        f"{DNS_CHECK}.expect",
+        "hex:zz",
+        "hex digits in pairs",
+    ),
+    (
+        as_check({"type": "udp", "port": 7, "send": "x", "query": "a"}),
+        f"{DNS_CHECK}.query",
+        "a",
+        "no query in a check of type udp",
+    ),
+    (as_check({"type": "dns"}), f"{DNS_CHECK}.query", None, "type dns needs: for dns: the name that is asked for"),
+    (as_check({"type": "dns", "query": "a..b"}), f"{DNS_CHECK}.query", "a..b", "such as www.example.com"),
+    (as_check({"type": "dns", "query": "a" * 64}), f"{DNS_CHECK}.query", "a" * 64, "such as www.example.com"),
+    (as_check({"type": "dns", "query": "a", "record": "a"}), f"{DNS_CHECK}.record", "a", "A, AAAA, CNAME, MX"),
+    (as_check({"type": "script"}), f"{DNS_CHECK}.command", None, "type script needs: for script: a list of words"),
+    (as_check({"type": "script", "command": "/x"}), f"{DNS_CHECK}.command", "/x", "a list of words"),
+    (as_check({"type": "script", "command": []}), f"{DNS_CHECK}.command", "a list", "the first an absolute path"),
+    (as_check({"type": "script", "command": ["x"]}), f"{DNS_CHECK}.command", "a list", "the first an absolute path"),
+    (as_check({"type": "script", "command": ["/x", 1]}), f"{DNS_CHECK}.command[1]", 1, "a list of words"),
+    (
+        as_check({"type": "script", "command": ["/x"], "port": 80}),
+        f"{DNS_CHECK}.port",
+        80,
+        "no port in a check of type script",
+    ),
+    (as_check({"type": "ping", "flap_changes": 1}), f"{DNS_CHECK}.flap_changes", 1, "from 2 to 100, or 0"),
+    (as_check({"type": "ping", "flap_changes": 101}), f"{DNS_CHECK}.flap_changes", 101, "from 2 to 100, or 0"),
+    (
+        as_check({"type": "ping", "flap_window_s": 0}),
+        f"{DNS_CHECK}.flap_window_s",
+        0,
+        "seconds, a number from 0.01 to 3600",
+    ),
+    (
+        as_check({"type": "ping", "hold_down_s": "1m"}),
+        f"{DNS_CHECK}.hold_down_s",
+        "1m",
+        "seconds, a number from 0.01 to 3600",
+    ),
     # names
     ({"pools": {"a b": {}}, "vips": []}, "pools.a b", "a b", "letters, digits"),
     ({"maglevs[1].name": "m1"}, "maglevs[1].name", "m1", "maglevs[0].name has this one"),
@@ -416,11 +509,24 @@ durations = st.floats(0.01, 3600, allow_subnormal=False)
 
 @st.composite
 def health_checks(draw):
-    kind = draw(st.sampled_from(["ping", "tcp", "http"]))
+    kind = draw(st.sampled_from(["ping", "tcp", "http", "udp", "dns", "script"]))
     interval_s = draw(durations)
     check = {"type": kind, "interval_s": interval_s, "timeout_s": draw(st.floats(0.01, interval_s))}
-    check |= {} if kind == "ping" else {"port": draw(st.integers(1, 65535))}
-    return check | ({"path": draw(st.from_regex(r"/[!-~]{0,20}", fullmatch=True))} if kind == "http" else {})
+    check |= {} if kind in ("ping", "script") else {"port": draw(st.integers(1, 65535))}
+    check |= {} if kind == "script" else {"through": draw(st.sampled_from(["address", "vip"]))}
+    printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=9)
+    match kind:
+        case "http":
+            status = draw(st.lists(st.sampled_from([200, "200-299", 404]), min_size=1))
+            path = draw(st.from_regex(r"/[!-~]{0,20}", fullmatch=True))
+            check |= {"path": path, "status": status, "body": draw(printable)}
+        case "udp":
+            check |= {"send": "hex:" + draw(st.binary(max_size=9)).hex(), "expect": draw(st.none() | names)}
+        case "dns":
+            check |= {"query": "www.example.com", "record": draw(st.sampled_from(["A", "AAAA", "TXT"]))}
+        case "script":
+            check |= {"command": ["/bin/true", *draw(st.lists(printable, max_size=3))]}
+    return check
 
 
 @st.composite

@@ -7,17 +7,26 @@ import contextlib
 import itertools
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from pathlib import Path
 
 import icmplib
 import pytest
+from scapy.layers.dns import DNS, DNSRR
 
+from maglev import config
+from maglev.answers import LARGEST_ANSWER_BYTES
 from maglev.config import HealthCheck
-from maglev.engine.probes import IN_FLIGHT, LONGEST_ANSWER, Prober, pause_s, phase
-from maglev.health import Check, State, Verdict
+from maglev.engine import scripts
+from maglev.engine.probes import IN_FLIGHT, Prober, pause_s, phase
+from maglev.flow import pack_address
+from maglev.health import Check, Plan, State, Verdict, is_healthy
+from maglev.selection import MapBuilder
 
 LOCALHOST = ip_address("127.0.0.1")
 DEADLINE_S = 10.0
@@ -115,7 +124,7 @@ def stop_half_way(connection, ended):
 def never_end(connection, ended):
     answer(b"HTTP/1.1 200 OK\r\n\r\n")(connection, ended)
     while not ended.is_set():
-        connection.sendall(b"x" * LONGEST_ANSWER)
+        connection.sendall(b"x" * LARGEST_ANSWER_BYTES)
 
 
 HTTP_ANSWERS = [
@@ -220,6 +229,20 @@ def test_ping_passes_for_whoever_answers():
 
 
 @needs_raw_sockets
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/sys/net/ipv6").exists(), reason="needs IPv6")
+def test_ipv6_is_probed_alike():
+    local = ip_address("::1")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        tcp = Check(local, HealthCheck(type="tcp", port=server.getsockname()[1], fall=1))
+        ping = Check(local, HealthCheck(type="ping", fall=1))
+        nobody = Check(ip_address("2001:db8::dead"), HealthCheck(type="ping", fall=1, timeout_s=0.2))
+        with probing([tcp, ping, nobody]) as prober:
+            until(lambda: prober.complete, "verdicts")
+            verdicts = {check: state.verdict for check, state in prober.states().items()}
+    assert verdicts == {tcp: Verdict.HEALTHY, ping: Verdict.HEALTHY, nobody: Verdict.UNHEALTHY}
+
+
+@needs_raw_sockets
 def test_ping_fails_where_nobody_can_be_asked():
     broadcast = Check(ip_address("255.255.255.255"), HealthCheck(type="ping"))
     passed, reason = first_result(broadcast)
@@ -289,6 +312,142 @@ def test_a_server_that_goes_and_returns_is_noticed():
         assert prober.last_errors() == {}
 
 
+@contextlib.contextmanager
+def answering(answer):
+    """A UDP server that sends what `answer` makes of each datagram, nothing where that is None."""
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def serve():
+            while asked := server.recvfrom(2048)[0:2]:
+                if asked[0] == b"the end":
+                    return
+                for reply in answer(asked[0]):
+                    server.sendto(reply, asked[1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            with socket.socket(type=socket.SOCK_DGRAM) as end:
+                end.sendto(b"the end", server.getsockname())
+            thread.join(DEADLINE_S)
+
+
+def udp_check(port, **options):
+    return Check(LOCALHOST, HealthCheck(type="udp", port=port, send="hex:70696e67", **options))
+
+
+def dns_check(port, **options):
+    return Check(LOCALHOST, HealthCheck(type="dns", port=port, query="www.example.com", **options))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda asked: [asked.upper()], None),
+        (lambda asked: [b"no"], "the answer does not hold 'PING'"),
+        (lambda asked: [], "no answer within 0.2 s"),
+    ],
+)
+def test_udp_sends_bytes_and_wants_an_answer(answer, reason):
+    with answering(answer) as port:
+        assert first_result(udp_check(port, expect="PING", timeout_s=0.2)) == (reason is None, reason)
+
+
+def dns_answer(asked, number=0, **fields):
+    """Scapy's answer to a question."""
+    question = DNS(asked)
+    record = DNSRR(rrname="www.example.com", type="A", rdata="192.0.2.7")
+    return bytes(DNS(**({"id": question.id ^ number, "qr": 1, "qd": question.qd, "an": [record]} | fields)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda asked: [dns_answer(asked)], None),
+        (lambda asked: [dns_answer(asked, number=1), b"", dns_answer(asked)], "the answer is not DNS"),
+        (lambda asked: [dns_answer(asked, number=1), dns_answer(asked)], None),
+        (lambda asked: [dns_answer(asked, number=1)], "no answer within 0.2 s"),
+        (lambda asked: [dns_answer(asked, rcode=5)], "the name server answers REFUSED"),
+        (lambda asked: [], "no answer within 0.2 s"),
+    ],
+)
+def test_dns_wants_the_answer_to_its_own_question(answer, reason):
+    with answering(answer) as port:
+        passed, why = first_result(dns_check(port, timeout_s=0.2))
+    assert passed is (reason is None)
+    assert why == reason or why.startswith(f"{reason}:")
+
+
+@pytest.mark.parametrize("check", [udp_check, dns_check])
+def test_a_port_where_nobody_is_bound_fails_at_once(check):
+    with socket.socket(type=socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        port = gone.getsockname()[1]
+    assert first_result(check(port, timeout_s=DEADLINE_S, interval_s=DEADLINE_S)) == (False, "Connection refused")
+
+
+def script_check(*command, **options):
+    return Check(LOCALHOST, HealthCheck(type="script", command=command, **options))
+
+
+SCRIPTS = [
+    (("/bin/true",), None),
+    (("/bin/sh", "-c", "exit 3"), "exit status 3"),
+    (("/bin/sh", "-c", "kill -9 $$"), "ended by SIGKILL"),
+    (("/nonexistent/check",), "No such file or directory"),
+    (("/etc/passwd",), "Permission denied"),
+    (("/bin/sh", "-c", 'test "$1 $MAGLEV_ENDPOINT" = "127.0.0.1 127.0.0.1"', "sh"), None),
+]
+
+
+@pytest.mark.parametrize(("command", "reason"), SCRIPTS)
+def test_a_script_passes_by_exit_status_0_and_knows_the_address(command, reason):
+    assert first_result(script_check(*command, timeout_s=5, interval_s=5)) == (reason is None, reason)
+
+
+def test_a_script_that_takes_too_long_is_killed_with_its_children(tmp_path):
+    script = f"sleep 1000 & echo $! > {tmp_path}/child.new; mv {tmp_path}/child.new {tmp_path}/child; wait"
+    check = script_check("/bin/sh", "-c", script, timeout_s=1, interval_s=5)
+    assert first_result(check) == (False, "no answer within 1 s")
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not is_running(child), "the end of the script's child")
+
+
+def is_running(process):
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()  # nobody may reap it
+    except FileNotFoundError:
+        return False
+
+
+def test_scripts_under_way_die_with_the_prober(tmp_path):
+    check = script_check("/bin/sh", "-c", f"echo $$ > {tmp_path}/own; exec sleep 1000", timeout_s=3600, interval_s=3600)
+    with probing([check]):
+        until(lambda: (tmp_path / "own").exists() and (tmp_path / "own").read_text(), "the script's start")
+    assert not is_running(int((tmp_path / "own").read_text()))
+
+
+def test_no_more_scripts_at_a_time_than_a_machine_can_bear():
+    under_way, most = set(), []
+    enough = asyncio.Event()
+
+    async def probe(check):
+        under_way.add(check)
+        most.append(len(under_way))
+        if len(under_way) == scripts.AT_ONCE:
+            asyncio.get_running_loop().call_later(0.05, enough.set)  # time for one too many to show up
+        await enough.wait()
+        under_way.remove(check)
+
+    checks = [script_check("/bin/true", str(i), interval_s=3600, timeout_s=3600) for i in range(3 * scripts.AT_ONCE)]
+    with probing(checks, probe=probe) as prober:
+        until(lambda: prober.complete, "a first result of all")
+    assert max(most) == scripts.AT_ONCE
+
+
 # From here on probes are made up, and what is tested is when they are sent and what becomes of their results.
 
 
@@ -327,6 +486,20 @@ def test_no_more_probes_than_a_process_has_descriptors_for():
     assert max(most) == IN_FLIGHT
 
 
+def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be():
+    def limits_with(hard):
+        code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, {hard}))
+from maglev.engine import probes
+print(probes.slots(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert limits_with(4096) == ["1024", "1280", "4096"]
+    assert limits_with(1000) == ["744", "1000", "1000"]
+
+
 def test_a_check_is_repeated_and_never_overlaps_with_itself():
     under_way, most = [], []
 
@@ -351,6 +524,35 @@ def test_phases_spread_evenly_whatever_checks_have_come_and_gone(n, first):
     phases = sorted(phase(number) for number in range(first, first + n))
     gaps = [later - earlier for earlier, later in itertools.pairwise([*phases, phases[0] + 1])]
     assert max(gaps) < 2.62 / n  # the three-gap theorem: at most 1/n times the golden ratio squared
+
+
+def test_maglevs_do_not_all_probe_at_the_same_moment():
+    phases = {phase(7, f"m{number}") for number in range(100)}
+    assert len(phases) == 100
+    assert all(0 <= each < 1 for each in phases)
+    assert phase(7, "m1") == phase(7, "m1")
+
+
+def test_an_endpoint_that_flaps_is_held_down_and_returns():
+    [check] = many_checks(
+        1, interval_s=0.01, timeout_s=0.01, rise=1, fall=1, flap_changes=4, flap_window_s=60, hold_down_s=0.5
+    )
+    results, verdicts = itertools.cycle([True, False]), []
+    steady = threading.Event()
+
+    async def probe(check):
+        if not steady.is_set() and not next(results):
+            raise ConnectionError("no")
+
+    def on_change(states):
+        verdicts.append((states[check].verdict, time.monotonic()))
+
+    with probing([check], on_change, probe) as prober:
+        until(lambda: prober.states()[check].held_for_s(time.monotonic()) > 0, "holding down")
+        steady.set()
+        until(lambda: verdicts[-1][0] is Verdict.UNHEALTHY, "the last fall")
+        until(lambda: verdicts[-1][0] is Verdict.HEALTHY, "the rise")
+    assert verdicts[-1][1] - verdicts[-2][1] > 0.45, "it should have been held down for half a second"
 
 
 @pytest.mark.parametrize("now", [0.0, 17.3, 86400.125])
@@ -429,7 +631,7 @@ def test_snapshots_do_not_change():
         until(lambda: prober.complete, "a first result")
         snapshot = prober.states()
         fails.set()
-        until(lambda: prober.states() == {check: State(Verdict.UNHEALTHY)}, "the fall")
+        until(lambda: prober.states()[check].verdict is Verdict.UNHEALTHY, "the fall")
         assert snapshot == {check: State(Verdict.HEALTHY)}
 
 
@@ -474,6 +676,42 @@ def test_it_is_not_complete_before_the_last_first_result_has_been_told_of():
     until(lambda: prober.complete, "completeness")
     prober.stop()
     assert heard == [(False, Verdict.UNKNOWN), (False, Verdict.HEALTHY)]
+
+
+def test_a_fall_among_a_thousand_endpoints_is_in_the_tables_within_50_ms():
+    """From the last failure to a map without the endpoint; the best of several, since others use the machine."""
+    endpoints = [f"{{address: 10.2.{i >> 8}.{i & 255}}}" for i in range(1, 1001)]
+    site = config.parse(f"""
+maglevs: [{{name: m1, address: 10.1.1.2}}]
+pools: {{web: {{endpoints: [{", ".join(endpoints)}], health_check: {{type: ping, fall: 1, rise: 1}}}}}}
+vips: [{{name: a, address: 192.0.2.1, protocol: tcp, port: 80, pool: web}}]
+""")
+    plan, builder, took_s = Plan(site, site.maglev("m1")), MapBuilder(), []
+    victim = plan.checks[500]
+    failed_at, fails = [], threading.Event()
+
+    async def probe(check):
+        if check == victim and fails.is_set():
+            failed_at.append(time.monotonic())
+            raise ConnectionError("no")
+
+    def on_change(states):
+        def usable(member):
+            return member in site.peers("default") or is_healthy(states, plan.checks_of(member)) is True
+
+        vips = builder.build(site, "default", usable)
+        if fails.is_set() and pack_address(victim.address) not in vips.pools["web"].usable:
+            took_s.append(time.monotonic() - failed_at[0])
+
+    with probing(plan.checks, on_change, probe) as prober:
+        until(lambda: prober.complete, "a first result of all")
+        for number in range(1, 5):
+            failed_at.clear()
+            fails.set()
+            until(lambda number=number: len(took_s) == number, "a table without it")
+            fails.clear()
+            until(lambda: prober.states()[victim].verdict is Verdict.HEALTHY, "its return")
+    assert min(took_s) < 0.05, f"expected 50 ms, it took {[round(each * 1000) for each in took_s]} ms"
 
 
 def test_with_nothing_to_check_it_is_complete():

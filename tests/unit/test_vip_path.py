@@ -1,0 +1,348 @@
+"""Probes through the data path, between a Maglev and an endpoint that takes packets out of GRE, in two namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from dnslib import RR, DNSRecord
+from namespaces import DEADLINE_S, MAGLEV, ROUTER, ip
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import GRE as GRE_LAYER
+from scapy.layers.l2 import Ether
+
+from maglev.config import HealthCheck
+from maglev.engine import decapsulation
+from maglev.engine.probes import Prober
+from maglev.engine.vip_path import DEVICE, MARK, PORTS, TABLE, VipPath
+from maglev.errors import PlatformError
+from maglev.flow import GRE
+from maglev.health import Check, Verdict
+
+VIP, OTHER_VIP = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+ENDPOINT = ip_address(ROUTER)  # the machine next door is the endpoint here
+OWN = ip_address(MAGLEV)
+OWN_V6, ENDPOINT_V6, VIP_V6 = (ip_address(text) for text in ("2001:db8:1::2", "2001:db8:1::1", "2001:db8:5::1"))
+PORT, DNS_PORT = 8080, 53
+
+
+def until(condition, what):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
+        time.sleep(0.005)
+
+
+class Endpoint:
+    """What runs next door: decapsulation, the VIP on loopback, and servers that know whom they have met."""
+
+    def __init__(self, undo):
+        self.met = []
+        device, receiver = decapsulation.make_tun_device(undo), decapsulation.open_gre_socket(undo)
+        self.gate = decapsulation.Gate([ip_address(MAGLEV)], [VIP, OTHER_VIP])
+        self.is_deaf = threading.Event()
+        self.is_slow_by_s = 0.0
+        self.heard = []  # inner packets
+        decapsulation.hold_vips([VIP], undo)
+        ip("link set lo up")
+        self._tcp = undo.enter_context(socket.create_server(("", PORT)))
+        self._udp = {port: undo.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for port in (PORT, DNS_PORT)}
+        for port, server in self._udp.items():
+            server.bind((str(VIP), port))
+        workers = [(self._decapsulate, device, receiver), (self._serve_http,), (self._serve_udp, PORT, bytes.upper)]
+        for work, *arguments in [*workers, (self._serve_udp, DNS_PORT, answer_dns)]:
+            threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _decapsulate(self, device, receiver):
+        def receive(size):
+            while True:
+                outer = receiver.recv(size)
+                if not self.is_deaf.is_set():
+                    time.sleep(self.is_slow_by_s)
+                    self.heard.append(outer[24:])
+                    return outer
+
+        with contextlib.suppress(OSError):
+            decapsulation.pump(receive, device, self.gate)
+
+    def _serve_http(self):
+        while self._tcp.fileno() >= 0:
+            with contextlib.suppress(OSError):  # a probe that is over already, or the end of the test
+                connection, client = self._tcp.accept()
+                with connection:
+                    self.met.append((connection.getsockname()[0], client[0]))
+                    connection.recv(1024)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell")
+
+    def _serve_udp(self, port, answer):
+        with contextlib.suppress(OSError):
+            while True:
+                asked, client = self._udp[port].recvfrom(2048)
+                self.met.append((str(VIP), client[0]))
+                self._udp[port].sendto(answer(asked), client)
+
+
+def answer_dns(asked):
+    reply = DNSRecord.parse(asked).reply()
+    reply.add_answer(*RR.fromZone("www.example.com. 60 A 192.0.2.7"))
+    return reply.pack()
+
+
+METHODS = {
+    "ping": {},
+    "tcp": {"port": PORT},
+    "http": {"port": PORT, "body": "well"},
+    "udp": {"port": PORT, "send": "ping", "expect": "PING"},
+    "dns": {"query": "www.example.com"},
+}
+
+
+def check_of(kind, vip=VIP, **options):
+    pace = {"interval_s": 0.5, "timeout_s": 0.25, "fall": 1} | options
+    return Check(ENDPOINT, HealthCheck(type=kind, through="vip", **METHODS[kind], **pace), vip)
+
+
+@contextlib.contextmanager
+def endpoint_next_door(wires):
+    undo = contextlib.ExitStack()
+    try:
+        yield wires.next_door(Endpoint, undo)
+    finally:
+        wires.next_door(undo.close)
+
+
+@contextlib.contextmanager
+def probing(*checks, own=OWN):
+    path = VipPath(own)
+    path.open([VIP, VIP_V6])
+    prober = Prober(lambda states: None, path=path)
+    prober.set_checks(checks)
+    prober.start()
+    try:
+        yield prober
+    finally:
+        prober.stop()
+        path.close()
+
+
+def verdicts(prober):
+    return {check.method.type: state.verdict for check, state in prober.states().items()}
+
+
+def route_to_vip(*options):
+    return ip(" ".join(("route get", str(VIP), *options)))
+
+
+def test_every_type_goes_through_the_data_path_and_is_answered_as_by_the_vip(in_namespace):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        with endpoint_next_door(wires) as endpoint, probing(*map(check_of, METHODS)) as prober:
+            until(lambda: prober.complete, "a first verdict of every check")
+            assert verdicts(prober) == dict.fromkeys(METHODS, Verdict.HEALTHY), prober.last_errors()
+            assert {*endpoint.met} == {(str(VIP), MAGLEV)}
+            assert not endpoint.gate.reasons
+
+    in_namespace(body)
+
+
+def fail_the_endpoint(wires, endpoint, how):
+    if how == "no VIP":
+        wires.next_door(ip, f"address del {VIP}/32 dev lo")
+    else:
+        endpoint.is_deaf.set()
+
+
+@pytest.mark.parametrize("how", ["no VIP", "no decapsulation"])
+def test_an_endpoint_off_the_data_path_fails_though_a_plain_check_passes_it(in_namespace, how):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        plain = Check(ENDPOINT, HealthCheck(type="tcp", port=PORT, interval_s=0.5, fall=1))
+        through = [check_of(kind) for kind in METHODS]
+        with endpoint_next_door(wires) as endpoint:
+            fail_the_endpoint(wires, endpoint, how)
+            with probing(plain, *through) as prober:
+                until(lambda: prober.complete, "a first verdict of every check")
+                states = {check: state.verdict for check, state in prober.states().items()}
+                assert states == {plain: Verdict.HEALTHY} | dict.fromkeys(through, Verdict.UNHEALTHY)
+                assert set(prober.last_errors().values()) == {"no answer within 0.25 s"}
+
+    in_namespace(body)
+
+
+def test_a_probe_leaves_no_connection_behind(in_namespace):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        with endpoint_next_door(wires) as endpoint, probing(check_of("tcp"), check_of("http")) as prober:
+            until(lambda: prober.complete and len(endpoint.met) > 4, "probes")
+        lingering = {"04", "05", "06", "0B"}  # FIN-WAIT-1 and -2, TIME-WAIT, CLOSING (net/tcp_states.h)
+
+        def open_connections():
+            rows = wires.next_door(Path("/proc/thread-self/net/tcp").read_text).splitlines()[1:]
+            rows += Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+            return [row for row in rows if row.split()[3] in {"01", *lingering}]
+
+        until(lambda: not open_connections(), "the end of all connections")
+
+    in_namespace(body)
+
+
+def speak_ipv6(wires):
+    """Gives both machines addresses of IPv6, and the one next door the VIP."""
+    ip(f"address add {OWN_V6}/64 dev {wires.maglev} nodad")
+    ip(f"-6 route add default via {ENDPOINT_V6}")
+    held = (f"{ENDPOINT_V6}/64", wires.router), ("fe80::1/64", wires.router), (f"{VIP_V6}/128", "lo")
+    for address, device in held:  # without one of the link, the kernel would ask for no neighbour on the VIP's behalf
+        wires.next_door(ip, f"address add {address} dev {device} nodad")
+    wires.next_door(ip, "link set lo up")
+
+
+def take_out_of_gre(undo, came_in):
+    """Takes IPv6 out of GRE over either version, without a look at who sent it."""
+    device = decapsulation.make_tun_device(undo)
+
+    def pump(receiver, outer_bytes):
+        with contextlib.suppress(OSError):
+            while True:
+                packet, sender = receiver.recvfrom(65535)
+                came_in.append((ip_address(sender[0]), packet[outer_bytes : outer_bytes + 4]))
+                os.write(device, packet[outer_bytes + 4 :])
+
+    for family, outer_bytes in ((socket.AF_INET, 20), (socket.AF_INET6, 0)):
+        receiver = undo.enter_context(socket.socket(family, socket.SOCK_RAW, GRE))
+        threading.Thread(target=pump, args=(receiver, outer_bytes), daemon=True).start()
+
+
+@pytest.mark.parametrize(("own", "endpoint"), [(OWN_V6, ENDPOINT_V6), (ip_address(MAGLEV), ENDPOINT)])
+def test_a_vip_of_ipv6_is_reached_in_gre_over_either_version(in_namespace, own, endpoint):
+    def body(wires):
+        speak_ipv6(wires)
+        came_in = []
+        with contextlib.ExitStack() as undo:
+            wires.next_door(take_out_of_gre, undo, came_in)
+            server = undo.enter_context(wires.next_door(socket.create_server, ("::", PORT), family=socket.AF_INET6))
+            wires.next_door(threading.Thread(target=answer_all, args=(server,), daemon=True).start)
+            kinds = [check_of(kind, VIP_V6)._replace(address=endpoint) for kind in ("ping", "tcp", "http")]
+            with probing(*kinds, own=own) as prober:
+                until(lambda: prober.complete, "a first verdict of every check")
+                assert set(verdicts(prober).values()) == {Verdict.HEALTHY}, prober.last_errors()
+        assert set(came_in) == {(own, bytes.fromhex("000086dd"))}
+
+    in_namespace(body)
+
+
+def answer_all(server):
+    while server.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            connection = server.accept()[0]
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nwell")
+
+
+def test_a_tunnel_between_two_ip_versions_is_a_failure_with_a_reason(in_namespace):
+    def body(wires):
+        check = check_of("tcp")._replace(address=ENDPOINT_V6)
+        with probing(check) as prober:
+            until(lambda: prober.complete, "a verdict")
+            assert prober.last_errors() == {
+                check: f"there is no tunnel from {MAGLEV} to {ENDPOINT_V6}: their IP versions differ"
+            }
+
+    in_namespace(body)
+
+
+def test_an_answer_that_comes_too_late_is_reset_through_the_data_path_too(in_namespace):
+    """Such a reset is the kernel's own, no socket's; the usual way to the VIP leads to another Maglev."""
+
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        with endpoint_next_door(wires) as endpoint, wires.router_socket() as wire:
+            endpoint.is_slow_by_s = 0.2
+            with probing(check_of("tcp", timeout_s=0.05)) as prober:
+                until(lambda: prober.complete, "a verdict")
+                assert set(prober.last_errors().values()) == {"no answer within 0.05 s"}
+                until(lambda: any("R" in IP(inner)[TCP].flags for inner in endpoint.heard), "a reset in GRE")
+            wire.setblocking(False)
+            plain = [packet for packet in map(Ether, frames(wire)) if IP in packet and packet[IP].dst == str(VIP)]
+            assert not [packet for packet in plain if GRE_LAYER not in packet], (
+                "something went to the VIP outside of GRE"
+            )
+
+    in_namespace(body)
+
+
+def frames(wire):
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield wire.recv(2048)
+
+
+def test_probes_have_ports_of_their_own_and_use_them_in_turn(in_namespace):
+    def body(wires):
+        path = VipPath(OWN)
+        path.open([VIP])
+        with contextlib.ExitStack() as undo:
+            taken = undo.enter_context(socket.socket())
+            taken.bind(("", PORTS[1]))
+            used = []
+            for _ in PORTS[:3]:
+                probe = undo.enter_context(socket.socket())
+                path.enlist(probe, 6, ENDPOINT)
+                used.append(probe.getsockname()[1])
+            assert used == [PORTS[0], *PORTS[2:4]]
+        path.close()
+
+    in_namespace(body)
+
+
+def test_only_probes_take_that_way_and_it_goes_with_them(in_namespace):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        before = ip("rule show"), ip("-6 rule show"), route_to_vip()
+        path = VipPath(ip_address(MAGLEV))
+        path.open([VIP, VIP_V6])
+        path.open([VIP, VIP_V6])  # it is there already
+        for way in (route_to_vip(), route_to_vip("ipproto tcp sport", str(PORTS[0] - 1))):
+            assert f"dev {wires.maglev}" in way, "what else goes to the VIP should keep its way"
+        assert f"dev {DEVICE}" in route_to_vip("mark", str(MARK))
+        assert f"dev {DEVICE}" in route_to_vip("ipproto tcp sport", str(PORTS[0]))
+        assert DEVICE not in ip(f"route get 192.0.2.99 ipproto tcp sport {PORTS[0]}"), "that address is no VIP"
+        path.close()
+        assert (ip("rule show"), ip("-6 rule show"), route_to_vip()) == before
+        assert DEVICE not in ip("link show")
+
+    in_namespace(body)
+
+
+def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_taken_over(in_namespace):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        killed = VipPath(ip_address(MAGLEV))
+        killed.open([VIP])
+        ip(f"link del {DEVICE}")  # as when the process dies; rule and last route stay
+        with pytest.raises(RuntimeError, match="No route to host"):
+            route_to_vip("mark", str(MARK))
+        with endpoint_next_door(wires), probing(check_of("tcp")) as prober:
+            until(lambda: prober.complete, "a verdict")
+            assert verdicts(prober) == {"tcp": Verdict.HEALTHY}, prober.last_errors()
+        assert str(TABLE) not in ip("rule show")
+        killed.close()
+
+    in_namespace(body)
+
+
+def test_a_second_path_on_one_machine_is_refused(in_namespace):
+    def body(wires):
+        path = VipPath(ip_address(MAGLEV))
+        path.open([VIP, VIP_V6])
+        with pytest.raises(PlatformError, match="need a TUN device"):
+            VipPath(ip_address(MAGLEV)).open([VIP])
+        path.close()
+
+    in_namespace(body)
