@@ -121,7 +121,11 @@ def endpoints_are_in_reach(draft: Draft) -> Iterator[Finding]:
                 if cannot[version] and field not in complained:
                     complained.add(field)
                     allowed = f"an address of a family that all Maglevs of shard {vip.shard} have"
-                    yield field, str(endpoint.address), f"{allowed}; without IPv{version} are {_listing(cannot[version])}"
+                    yield (
+                        field,
+                        str(endpoint.address),
+                        f"{allowed}; without IPv{version} are {_listing(cannot[version])}",
+                    )
 
 
 def _without(draft: Draft, shard: str, version: int) -> set[str]:
