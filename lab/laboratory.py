@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -299,7 +300,7 @@ class Lab:
     def _set_weight(self, node: LabNode, weight: float) -> None:
         for pool in self.document["pools"].values():
             for endpoint in pool.get("endpoints", []):
-                if endpoint["address"] == node.address:
+                if str(ip_address(endpoint["address"])) in node.addresses.values():
                     endpoint["weight"] = weight
         self.reload()
 
@@ -317,9 +318,8 @@ class Lab:
         seen: list[int] = []
 
         def missing() -> str:
-            if any(
-                node.address in hops for router in self._of_role("router") for hops in observe.ecmp(router).values()
-            ):
+            hops = {hop for router in self._of_role("router") for each in observe.ecmp(router).values() for hop in each}
+            if not hops.isdisjoint(node.addresses.values()):
                 return f"a router still sends to {node.name}"
             seen.append(request(node.control, "GET", "/statistics")["forwarded"])
             still = len(seen) > DRAIN_QUIET_POLLS and len(set(seen[-DRAIN_QUIET_POLLS:])) == 1

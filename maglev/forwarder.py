@@ -66,10 +66,12 @@ class ForwarderDaemon:
             self._engine.run()
 
     def _open_engine(self) -> Engine:
+        here = machine.own_addresses()
+        for address in self._maglev.addresses:
+            if pack_address(address) not in here:
+                raise PlatformError(f"{self._name}'s address {address} is not on this machine")
         own = pack_address(self._maglev.address)
-        interface = machine.own_addresses().get(own)
-        if interface is None:
-            raise PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
+        interface = here[own]
         options, table = self._config.forwarder, self._config.forwarder.connection_table
         engine = open_engine(
             options.engine,
@@ -98,7 +100,7 @@ class ForwarderDaemon:
         vips = self._config.vips_of(self._maglev.shard)
         return {
             "maglev": self._name,
-            "address": str(self._maglev.address),
+            "addresses": [str(address) for address in self._maglev.addresses],
             "shard": self._maglev.shard,
             "ready": self._prober.complete,
             "draining": self._draining,
@@ -173,7 +175,8 @@ class ForwarderDaemon:
             if getattr(old, field) != getattr(new, field)
         ]
         if self._maglev not in fresh.maglevs:
-            expected = f"{self._name} with address {self._maglev.address} and shard {self._maglev.shard}"
+            addresses = " and ".join(map(str, self._maglev.addresses))
+            expected = f"{self._name} with {addresses} and shard {self._maglev.shard}"
             problems.append(Problem(str(self._file), "maglevs", [m.name for m in fresh.maglevs], expected))
         if problems:
             raise ConfigError(problems)
