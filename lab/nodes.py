@@ -44,8 +44,9 @@ ROUTER_SYSCTLS = {
     "net.ipv6.fib_multipath_hash_policy": "3",
     "net.ipv6.fib_multipath_hash_fields": ECMP_FIELDS,
 }
-# an address may be used at once, instead of a second after it is given (RFC 4862 §5.4), and none comes from a router
-AT_ONCE = {"accept_dad": "0", "accept_ra": "0"}
+# An address may be used at once, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down,
+# as in IPv4; none comes from a router.
+IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0"}
 OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
 _mn_site: Site | None = None
@@ -112,7 +113,7 @@ class LabNode(Node):  # type: ignore[misc]
         for interface in self.intfList():
             self.set_sysctls(
                 {f"net.ipv4.conf.{interface}.rp_filter": "0"}
-                | {f"net.ipv6.conf.{interface}.{name}": value for name, value in AT_ONCE.items()}
+                | {f"net.ipv6.conf.{interface}.{name}": value for name, value in IPV6_SYSCTLS.items()}
             )
             self.run("ethtool", "-K", str(interface), *(word for name in OFFLOADS for word in (name, "off")))
             mtu = interface.params.get("mtu", OUTER_MTU_BYTES)

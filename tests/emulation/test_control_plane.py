@@ -11,7 +11,7 @@ import stat
 from collections import Counter
 
 import pytest
-from wires import VIP, Tap, curl, status
+from wires import VIP, VIP6, Tap, curl, status
 
 from lab import observe
 from lab.nodes import CONFIG, write_config
@@ -65,7 +65,10 @@ def reached_by(lab, count):
 def test_every_session_is_established_and_every_maglev_is_a_next_hop(lab):
     view = lab.snapshot().routers["r1"]
     assert view.sessions == dict.fromkeys(lab.maglevs, "Established")
-    assert view.ecmp == {VIP: tuple(lab.node(maglev).address for maglev in lab.maglevs)}
+    assert view.ecmp == {
+        vip: tuple(lab.node(maglev).addresses[version] for maglev in lab.maglevs)
+        for version, vip in ((4, VIP), (6, VIP6))
+    }
 
 
 def test_the_router_takes_vips_and_nothing_else(lab, edited):
@@ -83,7 +86,7 @@ def test_the_router_takes_vips_and_nothing_else(lab, edited):
         return f"nothing from {', '.join(unfiltered)} was refused" if unfiltered else ""
 
     wait_until(missing, TIMEOUT_S, "refusal of what is no VIP")
-    assert list(observe.ecmp(router)) == [VIP], "the router's kernel has a route to what is no VIP"
+    assert list(observe.ecmp(router)) == [VIP, VIP6], "the router's kernel has a route to what is no VIP"
     assert OUTSIDE not in router.birdc("show", "route"), "BIRD has taken a route to what is no VIP"
 
 

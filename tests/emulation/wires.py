@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lab import Lab, observe
 from maglev.engine.control import request
 
-VIP = "192.0.2.1"
+VIP, VIP6 = "192.0.2.1", "2001:db8::1"
 CLONE_NEWNET = 0x40000000  # sched.h
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 PACKET_OUTGOING = 4  # linux/if_packet.h: what this machine itself sends
