@@ -113,19 +113,16 @@ def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
 def endpoints_are_in_reach(draft: Draft) -> Iterator[Finding]:
     """A Maglev sends to endpoints from an address of their family; one that cannot would choose unlike its peers."""
     complained = set()
-    for vip in draft.vips.values():
-        cannot = {version: _without(draft, vip.shard, version) for version in (4, 6)}
-        for name in sorted(reachable(draft.pools, vip.pool) & draft.pools.keys()):
+    for shard, pool in sorted({(vip.shard, vip.pool) for vip in draft.vips.values()}):
+        cannot = {version: _without(draft, shard, version) for version in (4, 6)}
+        for name in sorted(reachable(draft.pools, pool) & draft.pools.keys()):
             for i, endpoint in enumerate(draft.pools[name].endpoints):
-                field, version = f"{_at(name, i)}.address", endpoint.address.version
-                if cannot[version] and field not in complained:
+                field, lacking = f"{_at(name, i)}.address", cannot[endpoint.address.version]
+                if lacking and field not in complained:
                     complained.add(field)
-                    allowed = f"an address of a family that all Maglevs of shard {vip.shard} have"
-                    yield (
-                        field,
-                        str(endpoint.address),
-                        f"{allowed}; without IPv{version} are {_listing(cannot[version])}",
-                    )
+                    allowed = f"an address of a family that all Maglevs of shard {shard} have; "
+                    allowed += f"without IPv{endpoint.address.version} are {_listing(lacking)}"
+                    yield field, str(endpoint.address), allowed
 
 
 def _without(draft: Draft, shard: str, version: int) -> set[str]:

@@ -67,11 +67,11 @@ class ForwarderDaemon:
 
     def _open_engine(self) -> Engine:
         here = machine.own_addresses()
-        for address in self._maglev.addresses:
-            if pack_address(address) not in here:
-                raise PlatformError(f"{self._name}'s address {address} is not on this machine")
-        own = pack_address(self._maglev.address)
-        interface = here[own]
+        own = tuple(map(pack_address, self._maglev.addresses))
+        for packed in own:
+            if packed not in here:
+                raise PlatformError(f"{self._name}'s address {unpack_address(packed)} is not on this machine")
+        interface = here[own[0]]
         options, table = self._config.forwarder, self._config.forwarder.connection_table
         engine = open_engine(
             options.engine,

@@ -180,7 +180,7 @@ BAD = [
         "fd00::1:1",
         "maglevs[0].address6 has this one",
     ),
-    (BOTH_FAMILIES | {"vips[0].address": "fd00::1:2"}, "vips[0].address", "fd00::1:2", "maglevs[1].address6 has it"),
+    (BOTH_FAMILIES | {"vips[0].address": "fd00::1:2"}, "vips[0].address", "fd00::1:2", "maglevs[1].address6 has"),
     (
         {"pools.dns.endpoints[0].address": "fd00::2:1"},
         "pools.dns.endpoints[0].address",
