@@ -45,8 +45,8 @@ ROUTER_SYSCTLS = {
     "net.ipv6.fib_multipath_hash_fields": ECMP_FIELDS,
 }
 # An address may be used at once, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down,
-# as in IPv4; none comes from a router.
-IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0"}
+# as in IPv4; none comes from a router. A new link address is told to all neighbours (RFC 4861 §7.2.6).
+IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
 OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
 _mn_site: Site | None = None

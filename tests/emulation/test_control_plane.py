@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import re
 import signal
 import stat
 from collections import Counter
 
 import pytest
-from wires import VIP, VIP6, Tap, curl, status
+from wires import VIP, VIP6, Tap, curl, filtered_by_bird, status
 
 from lab import observe
 from lab.nodes import CONFIG, write_config
@@ -43,14 +42,6 @@ def with_weight(document, endpoint, weight):
     changed = copy.deepcopy(document)
     changed["pools"]["web"]["endpoints"][endpoint]["weight"] = weight
     return changed
-
-
-def filtered_by_bird(router, maglev):
-    """How many of a Maglev's announcements the router's import filter has refused so far."""
-    lines = router.birdc("show", "protocols", "all", maglev)
-    found = re.search(r"Import updates:\s+(\d+)\s+(\d+)\s+(\d+)", lines)  # received, rejected, filtered
-    assert found, f"BIRD says nothing of import updates from {maglev}: {lines}"
-    return int(found[3])
 
 
 def reached_by(lab, count):
