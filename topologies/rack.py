@@ -76,6 +76,7 @@ def cluster(maglevs: int, endpoints: int) -> dict[str, object]:
             {"name": "datagrams", "address": VIP, "protocol": "udp", "port": 7, "pool": "web"},
             {"name": "www6", "address": VIP6, "protocol": "tcp", "port": 80, "pool": "web"},
             {"name": "echo6", "address": VIP6, "protocol": "tcp", "port": 7, "pool": "web"},
+            {"name": "datagrams6", "address": VIP6, "protocol": "udp", "port": 7, "pool": "web"},
         ],
         "forwarder": {"engine": "auto", "table_size": 65537},
     }

@@ -11,7 +11,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
-from socket import AF_INET6
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -33,7 +32,9 @@ def own_addresses() -> dict[bytes, str]:
     """
     with IPRoute() as kernel:
         names = {link["index"]: link.get("ifname") for link in kernel.get_links()}
-        held = [each for each in kernel.get_addr() if (each["family"], each["scope"]) != (AF_INET6, RT_SCOPE_LINK)]
+        held = [
+            each for each in kernel.get_addr() if (each["family"], each["scope"]) != (socket.AF_INET6, RT_SCOPE_LINK)
+        ]
         # only an address with a peer, or of IPv4, has its own end in `local`
         return {pack_address(each.get("local") or each.get("address")): names[each["index"]] for each in held}
 
