@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_network
 from typing import Any
 
 from . import observe
@@ -19,7 +19,7 @@ from .errors import LabError
 class Expected:
     """What the lab should look like by now."""
 
-    vips: Collection[str]  # addresses
+    vips: Collection[str]  # addresses, and prefixes
     down: Collection[str]  # names of nodes that were killed or powered off
     drained: Collection[str]  # names of nodes that were drained
 
@@ -53,7 +53,7 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
 
 
 def _wrong_routes(routers: Sequence[Any], serving: Sequence[Any], vips: Collection[str]) -> str:
-    hops = {vip: _hops(serving, ip_address(vip).version) for vip in vips}
+    hops = {vip: _hops(serving, ip_network(vip).version) for vip in vips}
     expected = {vip: found for vip, found in hops.items() if found}
     for router in routers:
         actual = observe.ecmp(router)

@@ -344,7 +344,7 @@ class Lab:
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.address) for vip in self.config.vips}
+        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 

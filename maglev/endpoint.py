@@ -15,6 +15,7 @@ from typing import Any
 from .config import Config
 from .engine import decapsulation, machine
 from .engine.control import ControlServer
+from .engine.decapsulation import Network
 from .errors import MaglevError
 from .flow import Address, pack_address
 
@@ -25,14 +26,14 @@ def endpoint_addresses(config: Config) -> tuple[Address, ...]:
     return tuple(sorted(members, key=pack_address))
 
 
-def vips_of(config: Config, endpoints: Collection[Address]) -> tuple[Address, ...]:
-    """Returns the VIP addresses that a machine with these endpoint addresses answers for, each once, in order."""
-    addresses = {
-        vip.address
+def vips_of(config: Config, endpoints: Collection[Address]) -> tuple[Network, ...]:
+    """Returns the VIPs, addresses and prefixes, that a machine with these endpoint addresses answers for, in order."""
+    networks = {
+        vip.network
         for vip in config.vips
         if any(member.address in endpoints for member in config.pool_members(vip.pool))
     }
-    return tuple(sorted(addresses, key=pack_address))
+    return tuple(sorted(networks, key=lambda network: (pack_address(network.network_address), network.prefixlen)))
 
 
 def run(config: Config, address: Address | None, control: Path, decapsulate_with: str) -> None:
@@ -63,7 +64,7 @@ def run(config: Config, address: Address | None, control: Path, decapsulate_with
                 "endpoint": str(own[0]),
                 "addresses": [str(each) for each in own],
                 "ready": True,
-                "vips": [str(vip) for vip in vips],
+                "vips": [_shown(vip) for vip in vips],
                 "decapsulation": "kernel" if in_kernel else "tun",
                 "delivered": decapsulation.delivered_by_devices(),
                 # in the kernel, a packet from a stranger meets no device and is counted nowhere
@@ -77,3 +78,8 @@ def run(config: Config, address: Address | None, control: Path, decapsulate_with
             while True:
                 signal.pause()
         decapsulation.pump(receivers, device, gate)
+
+
+def _shown(vip: Network) -> str:
+    """Returns a VIP as a person writes it: an address without its length."""
+    return str(vip.network_address) if vip.num_addresses == 1 else str(vip)

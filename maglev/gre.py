@@ -86,13 +86,6 @@ class Tunnel:
         return _OUTER_V6.pack(first, payload_bytes, GRE, TTL, self._source, self._destination, flags, kind)
 
 
-class Delivery(NamedTuple):
-    """What came out of a GRE packet."""
-
-    source: bytes  # 16 bytes: who encapsulated it
-    inner: bytes
-
-
 def payload_of(gre: bytes) -> bytes:
     """Returns the IPv4 or IPv6 packet that a GRE packet carries; `gre` begins with its GRE header.
 

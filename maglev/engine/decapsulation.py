@@ -17,6 +17,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +37,13 @@ IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 DEVICE_MTU_BYTES = 65535 - 24
 LARGEST_PACKET_BYTES = 65535
 AT_ONCE = 64  # packets of one family before the other has its turn
+LOCAL_TABLE = 255  # RT_TABLE_LOCAL in linux/rtnetlink.h, as RT_SCOPE_HOST and RT_SCOPE_UNIVERSE
+HOST_SCOPE = {4: 254, 6: 0}  # IP version: scope of routes to this machine
 GRE_KINDS = {4: "gre", 6: "ip6gre"}  # IP version: kind of device (ip-link(8))
 OUTER_TTL = 64
+
+
+Network = IPv4Network | IPv6Network  # a VIP: one address, or a prefix
 
 
 class Received(NamedTuple):
@@ -47,24 +53,34 @@ class Received(NamedTuple):
     gre: bytes
 
 
-def hold_vips(vips: Sequence[Address], undo: contextlib.ExitStack) -> None:
-    """Puts the VIPs on the loopback interface; `undo` takes them away again.
+def hold_vips(vips: Sequence[Network], undo: contextlib.ExitStack) -> None:
+    """Makes the VIPs this machine's own: addresses on the loopback interface, prefixes as local routes; `undo` undoes.
 
     ARP is kept silent about them. In IPv6 the kernel speaks for no address that is on another interface.
     """
     set_sysctl("all", "arp_ignore", 1, undo)
     set_sysctl("all", "arp_announce", 2, undo)
+    for vip in vips:
+        with contextlib.suppress(NetlinkError):  # already there: left behind by an endpoint that was killed
+            _hold("add", vip)
+        undo.callback(_let_go, vip)
+
+
+def _hold(verb: str, vip: Network) -> None:
+    """Adds or deletes a VIP; NetlinkError if it is there already, or not."""
     with IPRoute() as kernel:
         loopback = kernel.link_lookup(ifname="lo")[0]
-        for vip in vips:
-            with contextlib.suppress(NetlinkError):  # already there: left behind by an endpoint that was killed
-                kernel.addr("add", index=loopback, address=str(vip), prefixlen=vip.max_prefixlen)
-            undo.callback(_remove_address, loopback, vip)
+        if vip.prefixlen == vip.max_prefixlen:
+            kernel.addr(verb, index=loopback, address=str(vip.network_address), prefixlen=vip.prefixlen)
+        else:
+            kernel.route(
+                verb, dst=str(vip), oif=loopback, type="local", table=LOCAL_TABLE, scope=HOST_SCOPE[vip.version]
+            )
 
 
-def _remove_address(interface: int, address: Address) -> None:
-    with IPRoute() as kernel, contextlib.suppress(NetlinkError):
-        kernel.addr("del", index=interface, address=str(address), prefixlen=address.max_prefixlen)
+def _let_go(vip: Network) -> None:
+    with contextlib.suppress(NetlinkError):
+        _hold("del", vip)
 
 
 def set_sysctl(interface: str, name: str, value: int, undo: contextlib.ExitStack) -> None:
@@ -179,9 +195,10 @@ def open_receivers(maglevs: Sequence[Address], undo: contextlib.ExitStack) -> li
 class Gate:
     """Lets in what a configured Maglev sent for one of this endpoint's VIPs, and counts what it keeps out."""
 
-    def __init__(self, maglevs: Sequence[Address], vips: Sequence[Address]) -> None:
+    def __init__(self, maglevs: Sequence[Address], vips: Sequence[Network]) -> None:
         self._maglevs = frozenset(map(pack_address, maglevs))
-        self._vips = frozenset(vip.packed for vip in vips)  # 4 bytes or 16: an IPv4 VIP is none mapped into IPv6
+        self._addresses = frozenset(vip.network_address.packed for vip in vips if vip.num_addresses == 1)
+        self._prefixes = tuple(vip for vip in vips if vip.num_addresses > 1)
         self.reasons: Counter[Reason] = Counter()
 
     def admit(self, received: Received) -> bytes:
@@ -189,14 +206,15 @@ class Gate:
         inner = payload_of(received.gre)
         if received.source not in self._maglevs:
             raise Discard(Reason.NOT_FROM_MAGLEV)
-        if _destination(inner) not in self._vips:
+        if not self._is_vip(inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]):
             raise Discard(Reason.NOT_VIP)
         return inner
 
-
-def _destination(inner: bytes) -> bytes:
-    """Returns where an IPv4 or IPv6 packet goes, as 4 or 16 bytes."""
-    return inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]
+    def _is_vip(self, destination: bytes) -> bool:
+        """Says whether an address is a VIP; in 4 or 16 bytes, for an IPv4 VIP is none when mapped into IPv6."""
+        if destination in self._addresses:
+            return True
+        return any(ip_address(destination) in prefix for prefix in self._prefixes)
 
 
 def pump(receivers: Sequence[Receiver], device: int, gate: Gate) -> None:

@@ -326,3 +326,39 @@ def test_a_drained_endpoint_of_ipv6_keeps_its_connections_and_gets_no_new_ones(l
             conns.wait_settled()
             assert conns.broken == 0, conns.report()
         lab.wait_converged()
+
+
+# Prefixes
+
+
+@contextlib.contextmanager
+def with_prefixes(lab, prefixes):
+    """Has whole prefixes served beside the VIPs. Endpoints read their configuration when they start."""
+    before = lab.document
+    lab.document = copy.deepcopy(before)
+    for number, prefix in enumerate(prefixes):
+        lab.document["vips"].append(
+            {"name": f"many{number}", "address": prefix, "protocol": "tcp", "port": 80, "pool": "web"}
+        )
+    try:
+        with contextlib.ExitStack() as restarts:
+            for endpoint in lab.endpoints:
+                restarts.enter_context(lab.kill(endpoint))
+            lab.reload()
+        lab.wait_converged()
+        yield
+    finally:
+        lab.document = before
+        lab.reload()
+        lab.wait_converged()
+
+
+def test_prefixes_of_both_families_are_announced_and_served(lab):
+    prefixes = ["192.0.2.16/28", "2001:db8::1:0/112"]
+    with with_prefixes(lab, prefixes):
+        routes = observe.ecmp(lab.node("r1"))
+        assert set(routes) == {VIP, VIP6, *prefixes}, f"routes are {routes}"
+        for vip in ("192.0.2.16", "192.0.2.31", "[2001:db8::1:0]", "[2001:db8::1:ffff]"):
+            name = curl(lab, f"http://{vip}/").partition(" ")[0]
+            assert name in lab.endpoints, f"{vip} was answered by {name!r}"
+    assert set(observe.ecmp(lab.node("r1"))) == {VIP, VIP6}, "prefixes should have been withdrawn"

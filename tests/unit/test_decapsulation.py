@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import time
 from collections import Counter
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from frames import RECORD_ROUTE, VIP, ping, sent, tcp, udp
@@ -20,18 +21,19 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6E
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Raw
 
-from maglev.engine.decapsulation import Gate, Received, open_receivers, pump
+from maglev.engine.decapsulation import Gate, Received, hold_vips, open_receivers, pump
 from maglev.errors import Discard, Reason
 from maglev.flow import pack_address
 from maglev.gre import Tunnel
 
 MAGLEVS = ["10.1.1.2", "10.1.2.2", "fd00:1:1::2"]
 OWN_VIPS = [VIP, "192.0.2.2", "2001:db8::1"]
+OWN_PREFIXES = ["192.0.2.128/28", "2001:db8:1::/48"]
 ENDPOINT, ENDPOINT6 = "10.2.1.2", "fd00:2:1::2"
 
 
 def gate():
-    return Gate([ip_address(address) for address in MAGLEVS], [ip_address(address) for address in OWN_VIPS])
+    return Gate([ip_address(address) for address in MAGLEVS], [ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)])
 
 
 def in_gre(inner, source=MAGLEVS[0], gre=None):
@@ -54,6 +56,7 @@ def own_tunnel(inner):
 
 INNER = tcp("A", payload=b"hello")[14:]
 PING6 = bytes(IPv6(src="2001:db8:1::7", dst=OWN_VIPS[2]) / ICMPv6EchoRequest(data=b"ping"))
+IN_PREFIX6 = "2001:db8:1:ffff:ffff:ffff:ffff:ffff"
 WITH_OPTIONS6 = bytes(IPv6(dst=OWN_VIPS[2]) / IPv6ExtHdrDestOpt() / TCP(dport=80))
 
 # name, what was received, the reason or the inner packet that comes in
@@ -62,6 +65,11 @@ CASES = [
     ("the second Maglev", in_gre(INNER, MAGLEVS[1]), INNER),
     ("a Maglev over IPv6", in_gre(INNER, MAGLEVS[2]), INNER),
     ("the other VIP", in_gre(udp(destination="192.0.2.2")[14:]), udp(destination="192.0.2.2")[14:]),
+    ("a VIP out of a prefix", in_gre(tcp(destination="192.0.2.143")[14:]), tcp(destination="192.0.2.143")[14:]),
+    ("a VIP out of a prefix of IPv6", in_gre6(tcp6(destination=IN_PREFIX6)), tcp6(destination=IN_PREFIX6)),
+    ("behind a prefix", in_gre(tcp(destination="192.0.2.144")[14:]), Reason.NOT_VIP),
+    ("behind a prefix of IPv6", in_gre6(tcp6(destination="2001:db8:2::")), Reason.NOT_VIP),
+    ("a prefix mapped into IPv6", in_gre6(tcp6(destination="::ffff:192.0.2.143")), Reason.NOT_VIP),
     ("a ping", in_gre(ping()[14:]), ping()[14:]),
     ("inner IP options", in_gre(tcp(options=[RECORD_ROUTE])[14:]), tcp(options=[RECORD_ROUTE])[14:]),
     ("a Maglev's own tunnel", own_tunnel(INNER), INNER),
@@ -104,7 +112,7 @@ def test_the_gate_lets_in_what_a_maglev_sent_for_an_own_vip(name, received, expe
 
 @given(sent(), st.sampled_from(MAGLEVS))
 def test_what_comes_in_is_the_clients_packet_byte_for_byte(facts, maglev):
-    vips = [ip_address(IP(facts.inner).dst)]
+    vips = [ip_network(IP(facts.inner).dst)]
     inner = Gate([ip_address(maglev)], vips).admit(in_gre(facts.inner, maglev))
     assert inner == facts.inner, f"should have been {facts.inner.hex()}, but was {inner.hex()}"
 
@@ -243,5 +251,34 @@ def test_receivers_are_opened_for_the_families_that_maglevs_have_and_no_others(i
         with contextlib.ExitStack() as undo:
             assert len(open_receivers([ip_address(MAGLEVS[0])], undo)) == 1
             assert len(open_receivers([ip_address(MAGLEVS[2])], undo)) == 1
+
+    in_namespace(body)
+
+
+# VIPs, held
+
+
+def routed(address):
+    """What the kernel says of a packet to an address: its type of route."""
+    return json.loads(ip(f"-json -details route get {address}"))[0]["type"]
+
+
+def test_vips_are_held_addresses_and_prefixes_of_both_families_and_let_go(in_namespace):
+    ours = [*OWN_VIPS, "192.0.2.128", "192.0.2.143", "2001:db8:1::", IN_PREFIX6]
+
+    def body(wires):
+        ip("link set lo up")
+        ip(f"route add default via {ROUTER}")
+        ip(f"-6 address add fd00::2/64 dev {wires.maglev} nodad")
+        ip("-6 route add default via fd00::1")
+        with contextlib.ExitStack() as undo:
+            hold_vips([ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)], undo)
+            assert {vip: routed(vip) for vip in ours} == dict.fromkeys(ours, "local")
+            others = ["192.0.2.3", "192.0.2.127", "192.0.2.144", "2001:db8::2", "2001:db8:2::"]
+            assert {vip: routed(vip) for vip in others} == dict.fromkeys(others, "unicast")
+            with contextlib.ExitStack() as again:
+                hold_vips([ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)], again)  # a killed one left them
+                assert routed(VIP) == "local"
+        assert {vip: routed(vip) for vip in ours} == dict.fromkeys(ours, "unicast"), "all should have been let go"
 
     in_namespace(body)
