@@ -16,12 +16,27 @@ from frames import RECORD_ROUTE, VIP, ping, sent, tcp, udp
 from hypothesis import given
 from hypothesis import strategies as st
 from namespaces import DEADLINE_S, MAGLEV, ROUTER, ip
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, fragment6
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    fragment6,
+)
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Raw
 
-from maglev.engine.decapsulation import Gate, Received, hold_vips, open_receivers, pump
+from maglev.engine.decapsulation import (
+    Gate,
+    Received,
+    delivered_by_devices,
+    hold_vips,
+    make_gre_devices,
+    open_receivers,
+    pump,
+)
 from maglev.errors import Discard, Reason
 from maglev.flow import pack_address
 from maglev.gre import Tunnel
@@ -253,6 +268,69 @@ def test_receivers_are_opened_for_the_families_that_maglevs_have_and_no_others(i
             assert len(open_receivers([ip_address(MAGLEVS[2])], undo)) == 1
 
     in_namespace(body)
+
+
+# The kernel's own devices
+
+COMBINATIONS = [(outer, inner) for outer in (4, 6) for inner in (4, 6)]
+
+
+def ping_in_gre(outer, inner):
+    """A client's ping to a VIP, as the router's Maglev sends it: an outer packet, and the answer's addresses."""
+    carried = {
+        4: IP(src="203.0.113.7", dst=VIP) / ICMP(id=7, seq=outer) / Raw(b"ping"),
+        6: IPv6(src="2001:db8:c::7", dst=OWN_VIPS[2]) / ICMPv6EchoRequest(id=7, seq=outer, data=b"ping"),
+    }[inner]
+    around = {4: IP(src=ROUTER, dst=MAGLEV, proto=47), 6: IPv6(src="fd00::1", dst="fd00::2", nh=47)}[outer]
+    return around / GRE(proto={4: 0x0800, 6: 0x86DD}[inner]) / carried, (carried.dst, carried.src)
+
+
+def answered(end, addresses, sequence):
+    """Waits for an answer to a ping on a wire."""
+    until = time.monotonic() + DEADLINE_S
+    while time.monotonic() < until:
+        frame = Ether(end.recv(65535))
+        packet = frame.payload
+        if isinstance(packet, IP | IPv6) and (packet.src, packet.dst) == addresses:
+            echo = packet.getlayer(ICMP) or packet.getlayer(ICMPv6EchoReply)
+            if echo is not None and echo.seq == sequence:
+                return True
+    return False
+
+
+def test_kernel_devices_take_each_family_over_each_from_maglevs_alone(in_namespace):
+    def body(wires):
+        ip("link set lo up")
+        ip(f"-6 address add fd00::2/64 dev {wires.maglev} nodad")
+        wires.next_door(ip, f"-6 address add fd00::1/64 dev {wires.router} nodad")
+        ip(f"route add default via {ROUTER}")
+        ip("-6 route add default via fd00::1")
+        header = Ether(src=wires.headers()[0][:6], dst=wires.headers()[0][6:12])
+        with contextlib.ExitStack() as undo:
+            if not make_gre_devices([ip_address(ROUTER), ip_address("fd00::1")], undo):
+                assert "maglev" not in ip("-brief link show type gre"), "half of the devices were left"
+                return False
+            hold_vips([ip_network(vip) for vip in OWN_VIPS], undo)
+            end = undo.enter_context(wires.router_socket())
+            for outer, inner in COMBINATIONS:
+                packet, answer = ping_in_gre(outer, inner)
+                end.send(bytes(header / packet))
+                assert answered(end, answer, outer), f"IPv{inner} over IPv{outer}: should have been answered"
+            before = delivered_by_devices()
+            assert before == len(COMBINATIONS), f"{before} packets came out of the devices"
+            for outer, stranger in ((4, "10.1.1.77"), (6, "fd00::77")):
+                packet, _ = ping_in_gre(outer, 4)
+                packet.src = stranger
+                end.send(bytes(header / packet))
+            packet, answer = ping_in_gre(4, 6)
+            end.send(bytes(header / packet))
+            assert answered(end, answer, 4), "whatever came before has been dealt with"
+            assert delivered_by_devices() == before + 1, "a stranger's packet came out of a device"
+        assert "maglev" not in ip("-brief link show"), "devices should go with their endpoint"
+        return True
+
+    if not in_namespace(body):
+        pytest.skip("this kernel has no gre or no ip6gre device")
 
 
 # VIPs, held
