@@ -272,6 +272,7 @@ def test_receivers_are_opened_for_the_families_that_maglevs_have_and_no_others(i
 
 # The kernel's own devices
 
+ROUTER6 = "fd00:1:1::1"
 COMBINATIONS = [(outer, inner) for outer in (4, 6) for inner in (4, 6)]
 
 
@@ -281,7 +282,7 @@ def ping_in_gre(outer, inner):
         4: IP(src="203.0.113.7", dst=VIP) / ICMP(id=7, seq=outer) / Raw(b"ping"),
         6: IPv6(src="2001:db8:c::7", dst=OWN_VIPS[2]) / ICMPv6EchoRequest(id=7, seq=outer, data=b"ping"),
     }[inner]
-    around = {4: IP(src=ROUTER, dst=MAGLEV, proto=47), 6: IPv6(src="fd00::1", dst="fd00::2", nh=47)}[outer]
+    around = {4: IP(src=ROUTER, dst=MAGLEV, proto=47), 6: IPv6(src=ROUTER6, dst="fd00:1:1::2", nh=47)}[outer]
     return around / GRE(proto={4: 0x0800, 6: 0x86DD}[inner]) / carried, (carried.dst, carried.src)
 
 
@@ -301,13 +302,12 @@ def answered(end, addresses, sequence):
 def test_kernel_devices_take_each_family_over_each_from_maglevs_alone(in_namespace):
     def body(wires):
         ip("link set lo up")
-        ip(f"-6 address add fd00::2/64 dev {wires.maglev} nodad")
-        wires.next_door(ip, f"-6 address add fd00::1/64 dev {wires.router} nodad")
+        wires.with_ipv6()
         ip(f"route add default via {ROUTER}")
-        ip("-6 route add default via fd00::1")
+        ip(f"-6 route add default via {ROUTER6}")
         header = Ether(src=wires.headers()[0][:6], dst=wires.headers()[0][6:12])
         with contextlib.ExitStack() as undo:
-            if not make_gre_devices([ip_address(ROUTER), ip_address("fd00::1")], undo):
+            if not make_gre_devices([ip_address(ROUTER), ip_address(ROUTER6)], undo):
                 assert "maglev" not in ip("-brief link show type gre"), "half of the devices were left"
                 return False
             hold_vips([ip_network(vip) for vip in OWN_VIPS], undo)

@@ -11,7 +11,7 @@ from maglev.engine import machine
 from maglev.errors import PlatformError
 from maglev.flow import pack_address
 
-OWN6, PEER6, STRANGER = "fd00:1:1::2", "fd00:1:9::2", "10.1.2.2"
+OWN6, PEER6, STRANGER = "fd00:1:1::2", "fd00:1:9::7", "10.1.2.2"
 
 
 def addressed(*pairs):
@@ -20,13 +20,13 @@ def addressed(*pairs):
 
 def test_own_addresses_are_of_both_families_and_none_of_one_link_only(in_namespace):
     def body(wires):
-        ip(f"-6 address add {OWN6}/64 dev {wires.maglev} nodad")
-        ip(f"-6 address add {PEER6} peer fd00:1:9::1 dev {wires.second} nodad")
+        wires.with_ipv6()
+        ip(f"-6 address add {PEER6} peer fd00:1:9::8 dev {wires.second} nodad")
         assert "fe80::" in ip(f"-6 address show dev {wires.maglev}"), "the test is void: there is no such address"
         found = machine.own_addresses()
         for address, interface in ((MAGLEV, wires.maglev), (OWN6, wires.maglev), (PEER6, wires.second)):
             assert found.get(pack_address(address)) == interface, f"{address} should be on {interface}: {found}"
-        assert pack_address("fd00:1:9::1") not in found, "the address of a peer is nobody's own"
+        assert pack_address("fd00:1:9::8") not in found, "the address of a peer is nobody's own"
         assert not [address for address in found if address.startswith(b"\xfe\x80")], found
 
     in_namespace(body)
@@ -34,7 +34,7 @@ def test_own_addresses_are_of_both_families_and_none_of_one_link_only(in_namespa
 
 def test_a_machine_finds_itself_by_an_address_of_either_family(in_namespace):
     def body(wires):
-        ip(f"-6 address add {OWN6}/64 dev {wires.maglev} nodad")
+        wires.with_ipv6()
         others = [(STRANGER, "m2"), ("fd00:1:2::2", "m2")]
         for mine in ([(MAGLEV, "m1")], [(OWN6, "m1")], [(MAGLEV, "m1"), (OWN6, "m1")]):
             assert machine.find_self(addressed(*mine, *others), "Maglev") == "m1", f"by {mine}"

@@ -171,17 +171,9 @@ def test_more_changes_than_can_be_heard_are_looked_up_instead(in_namespace, by_e
 # IPv6
 
 
-def with_ipv6(wires):
-    """Both wires with IPv6 on them, and the headers that lead over each."""
-    for number, ours, theirs in ((1, wires.maglev, wires.router), (9, wires.second, wires.second_router)):
-        ip(f"-6 address add fd00:1:{number}::2/64 dev {ours} nodad")
-        wires.next_door(ip, f"-6 address add fd00:1:{number}::1/64 dev {theirs} nodad")
-    return [header[:12] + b"\x86\xdd" for header in wires.headers()]
-
-
 def test_next_hops_of_ipv6_are_found_by_ndp_and_follow_link_addresses(in_namespace):
     def body(wires):
-        first, second = with_ipv6(wires)
+        first, second = wires.with_ipv6()
         ip("-6 route add fd00:2::/32 via fd00:1:1::1")
         subject = neighbours("fd00:2:1::2", "fd00:1:9::1", ENDPOINT)
         expect_hop(subject, "fd00:2:1::2", first, "an endpoint behind the router, whom nobody has talked to")
@@ -199,7 +191,7 @@ def test_next_hops_of_ipv6_are_found_by_ndp_and_follow_link_addresses(in_namespa
 
 def test_next_hops_of_ipv6_follow_routes_rules_and_addresses(in_namespace, by_events_alone):
     def body(wires):
-        first, second = with_ipv6(wires)
+        first, second = wires.with_ipv6()
         ip("-6 route add fd00:2::/32 via fd00:1:1::1")
         ip("-6 route add fd00:2::/32 via fd00:1:9::1 table 100")
         subject = neighbours("fd00:2:1::2", "fd00:3::7")
@@ -221,12 +213,12 @@ def test_next_hops_of_ipv6_follow_routes_rules_and_addresses(in_namespace, by_ev
 
 def test_next_hops_may_be_of_one_link_only_or_of_the_other_family(in_namespace):
     def body(wires):
-        first, second = with_ipv6(wires)
+        first, second = wires.with_ipv6()
         for interface in (wires.maglev, wires.second):
-            ip(f"-6 neighbour add fe80::1 lladdr 02:00:00:00:00:0{interface[-1]} dev {interface}")
-        ip(f"-6 route add fd00:2:1::/64 via fe80::1 dev {wires.maglev}")
-        ip(f"-6 route add fd00:2:2::/64 via fe80::1 dev {wires.second}")
-        ip(f"route add 10.2.0.0/16 via inet6 fe80::1 dev {wires.second}")
+            ip(f"-6 neighbour add fe80::77 lladdr 02:00:00:00:00:0{interface[-1]} dev {interface}")
+        ip(f"-6 route add fd00:2:1::/64 via fe80::77 dev {wires.maglev}")
+        ip(f"-6 route add fd00:2:2::/64 via fe80::77 dev {wires.second}")
+        ip(f"route add 10.2.0.0/16 via inet6 fe80::77 dev {wires.second}")
         subject = neighbours("fd00:2:1::2", "fd00:2:2::2", ENDPOINT)
         expect_hop(subject, "fd00:2:1::2", b"\2\0\0\0\0\0" + first[6:], "a link-local gateway on the first link")
         expect_hop(subject, "fd00:2:2::2", b"\2\0\0\0\0\1" + second[6:], "its namesake on the second link")
