@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maglev.errors import MaglevError
+from maglev.flow import Address
 
 from .bench.command import What
 from .bench.command import run as run_bench
@@ -114,7 +115,7 @@ def up(
     from .laboratory import Lab
 
     with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
-        vips = ", ".join(f"{vip.name} {vip.address}:{vip.port}" for vip in lab.config.vips)
+        vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
         lg.setLogLevel("output")  # what commands print, and where it belongs
         lg.ch.setStream(sys.stdout)
@@ -184,6 +185,11 @@ def clean(
 
 def _say(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def _in_url(address: Address) -> str:
+    """Returns an address as it stands in a URL, before a port (RFC 3986 §3.2.2)."""
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _check_writable(path: Path | None) -> None:

@@ -6,8 +6,9 @@ and of the forwarders.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from . import observe
@@ -18,7 +19,7 @@ from .errors import LabError
 class Expected:
     """What the lab should look like by now."""
 
-    vips: Collection[str]  # addresses
+    vips: Collection[str]  # addresses, and prefixes
     down: Collection[str]  # names of nodes that were killed or powered off
     drained: Collection[str]  # names of nodes that were drained
 
@@ -34,9 +35,13 @@ def missing(nodes: Sequence[Any], expected: Expected) -> str:
     serving = [node for node in nodes if node.role == "maglev" and node.name not in out_of_service]
     routers = [node for node in nodes if node.role == "router"]
     endpoints = [node for node in nodes if node.role == "endpoint"]
-    living = {node.address for node in endpoints if node.name not in expected.down}
-    drained = {node.address for node in endpoints if node.name in expected.drained}
+    living = _addresses(node for node in endpoints if node.name not in expected.down)
+    drained = _addresses(node for node in endpoints if node.name in expected.drained)
     return _wrong_routes(routers, serving, expected.vips) or _wrong_views(serving, living, drained)
+
+
+def _addresses(nodes: Iterable[Any]) -> set[str]:
+    return {address for node in nodes for address in node.addresses.values()}
 
 
 def _check_daemons(nodes: Sequence[Any]) -> None:
@@ -48,13 +53,17 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
 
 
 def _wrong_routes(routers: Sequence[Any], serving: Sequence[Any], vips: Collection[str]) -> str:
-    hops = tuple(sorted(node.address for node in serving))
-    expected = dict.fromkeys(vips, hops) if hops else {}
+    hops = {vip: _hops(serving, ip_network(vip).version) for vip in vips}
+    expected = {vip: found for vip, found in hops.items() if found}
     for router in routers:
         actual = observe.ecmp(router)
         if actual != expected:
             return f"{router.name} has VIP routes {actual}, expected {expected}"
     return ""
+
+
+def _hops(serving: Sequence[Any], version: int) -> tuple[str, ...]:
+    return tuple(sorted(node.addresses[version] for node in serving if version in node.addresses))
 
 
 def _wrong_views(serving: Sequence[Any], living: set[str], drained: set[str]) -> str:

@@ -163,7 +163,8 @@ def _healthy(pools: dict[str, dict[str, list[str]]]) -> str:
 
 
 def _is_healthy_to(pools: dict[str, dict[str, list[str]]], lab: Lab, endpoint: str) -> bool:
-    return any(lab.node(endpoint).address in pool["healthy"] for pool in pools.values())
+    own = set(lab.node(endpoint).addresses.values())
+    return any(own & set(pool["healthy"]) for pool in pools.values())
 
 
 def sentence(event: Event) -> str:

@@ -69,14 +69,19 @@ class Feature(NamedTuple):
 PAIR = "ip link add probe0 type veth peer name probe1"
 NFT = "nft add table inet probe && nft add chain inet probe c '{ type filter hook output priority 0; }'"
 TUN = "ip tuntap add dev probe mode tun"
-GRE = "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2"
+GRE = (
+    "ip link add probe type gre remote 127.0.0.2 && ip link add probe6 type ip6gre remote ::2"  # both, or neither helps
+)
+IPV6 = "ip link set lo up && ip -6 address add 2001:db8::1/128 dev lo"
+ECMP = "sysctl -qw net.ipv4.fib_multipath_hash_policy=3 net.ipv6.fib_multipath_hash_policy=3"
 DECAPSULATION = {"kernel GRE", "TUN"}  # endpoints need one of them
 FEATURES = (
     Feature(
         "network namespaces", "mnexec -n true", True, "nodes are namespaces", "this kernel, or container, forbids them"
     ),
     Feature("veth", PAIR, True, "links are veth pairs", "links cannot be made"),
-    Feature("ECMP on the 5-tuple", "sysctl -qw net.ipv4.fib_multipath_hash_policy=3", True, "flows spread", "no ECMP"),
+    Feature("IPv6", IPV6, True, "nodes have addresses of both families", "nodes cannot have IPv6 addresses"),
+    Feature("ECMP on the 5-tuple", ECMP, True, "flows spread", "no ECMP"),
     Feature("nftables", NFT, True, "packets are counted, power is cut", "no packet counts, no power cuts"),
     Feature("TUN", TUN, False, "endpoints can decapsulate in a process", "endpoints need kernel GRE"),
     Feature("kernel GRE", GRE, False, "endpoints decapsulate in the kernel", "endpoints need TUN"),

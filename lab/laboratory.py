@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -332,7 +333,7 @@ class Lab:
     def _set_weight(self, node: LabNode, weight: float) -> None:
         for pool in self.document["pools"].values():
             for endpoint in pool.get("endpoints", []):
-                if endpoint["address"] == node.address:
+                if str(ip_address(endpoint["address"])) in node.addresses.values():
                     endpoint["weight"] = weight
         self.reload()
 
@@ -349,8 +350,8 @@ class Lab:
         """Waits until no router sends to a Maglev any more."""
 
         def missing() -> str:
-            hops = (hops for router in self._of_role("router") for hops in observe.ecmp(router).values())
-            return f"a router still sends to {node.name}" if any(node.address in each for each in hops) else ""
+            hops = {hop for router in self._of_role("router") for each in observe.ecmp(router).values() for hop in each}
+            return "" if hops.isdisjoint(node.addresses.values()) else f"a router still sends to {node.name}"
 
         wait_until(missing, CONVERGE_TIMEOUT_S, f"draining {node.name}")
 
@@ -371,7 +372,7 @@ class Lab:
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.address) for vip in self.config.vips}
+        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 

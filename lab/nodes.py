@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,18 @@ HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 ROUTER_AS, MAGLEV_AS = 65000, 65001
 # ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
 # same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.
-ECMP = {
+ECMP_FIELDS = str(0x01 + 0x02 + 0x04 + 0x10 + 0x20)  # addresses, protocol, ports; for IPv6 no flow label (0x08)
+ROUTER_SYSCTLS = {
+    "net.ipv4.ip_forward": "1",
     "net.ipv4.fib_multipath_hash_policy": "3",
-    "net.ipv4.fib_multipath_hash_fields": str(0x01 + 0x02 + 0x04 + 0x10 + 0x20),  # addresses, protocol, ports
+    "net.ipv4.fib_multipath_hash_fields": ECMP_FIELDS,
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.ipv6.fib_multipath_hash_policy": "3",
+    "net.ipv6.fib_multipath_hash_fields": ECMP_FIELDS,
 }
+# An address may be used at once, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down,
+# as in IPv4; none comes from a router. A new link address is told to all neighbours (RFC 4861 §7.2.6).
+IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
 OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
 _mn_site: Site | None = None
@@ -86,28 +94,33 @@ class LabNode(Node):  # type: ignore[misc]
         self.site.enter(Process.of(process.pid, f"{self.name}: {Path(cmd[-1]).name}"))
         return process
 
-    def config(self, sysctls: Mapping[str, str] | None = None, default_route: str | None = None, **params: Any) -> Any:
+    def config(
+        self,
+        sysctls: Mapping[str, str] | None = None,
+        default_route: str | None = None,
+        default_route6: str | None = None,
+        **params: Any,
+    ) -> Any:
         """Sets the node up as its role needs, and starts its daemons; links carry what Mininet's `config` would set."""
-        self._set_up_links()
         self.set_sysctls({"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"} | (sysctls or {}))
-        if default_route:
-            self.run("ip", "route", "add", "default", "via", default_route)
+        self._set_up_links([gateway for gateway in (default_route, default_route6) if gateway])
         self.start_daemons()
         return {}
 
-    def _set_up_links(self) -> None:
-        """Gives every interface its address and MTU, in one go, and makes it behave like a wire."""
+    def _set_up_links(self, gateways: Sequence[str]) -> None:
+        """Gives every interface its addresses and MTU, in one go, and makes it behave like a wire."""
         lines = ["link set lo up"]
         for interface in self.intfList():
-            mtu = interface.params.get("mtu", OUTER_MTU_BYTES)
-            lines += [
-                f"address add {interface.params['address']} dev {interface}",
-                f"link set {interface} mtu {mtu} up",
-            ]
-        self.run("ip", "-batch", "-", text="\n".join(lines))
-        for interface in self.intfList():
+            self.set_sysctls(
+                {f"net.ipv4.conf.{interface}.rp_filter": "0"}
+                | {f"net.ipv6.conf.{interface}.{name}": value for name, value in IPV6_SYSCTLS.items()}
+            )
             self.run("ethtool", "-K", str(interface), *(word for name in OFFLOADS for word in (name, "off")))
-            self.set_sysctls({f"net.ipv4.conf.{interface}.rp_filter": "0"})
+            mtu = interface.params.get("mtu", OUTER_MTU_BYTES)
+            lines += [f"address add {address} dev {interface}" for address in _networks_of(interface)]
+            lines += [f"link set {interface} mtu {mtu} up"]
+        lines += [f"route add default via {gateway}" for gateway in gateways]
+        self.run("ip", "-batch", "-", text="\n".join(lines))
 
     def set_sysctls(self, values: Mapping[str, str]) -> None:
         """Sets kernel parameters of this namespace."""
@@ -115,13 +128,23 @@ class LabNode(Node):  # type: ignore[misc]
 
     @property
     def address(self) -> str:
-        """Returns the address of the node's first interface."""
+        """Returns the IPv4 address of the node's first interface."""
         return self.address_of(self.defaultIntf())
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Returns the addresses of the node's first interface by IP version."""
+        return self.addresses_of(self.defaultIntf())
 
     @staticmethod
     def address_of(interface: Any) -> str:
-        """Returns an interface's address, without its prefix length."""
+        """Returns an interface's IPv4 address, without its prefix length."""
         return str(ip_interface(interface.params["address"]).ip)
+
+    @staticmethod
+    def addresses_of(interface: Any) -> dict[int, str]:
+        """Returns an interface's addresses by IP version, IPv4 first, without their prefix lengths."""
+        return {network.version: str(network.ip) for network in map(ip_interface, _networks_of(interface))}
 
     def neighbours(self, role: str) -> list[tuple[Any, Any]]:
         """Returns (own interface, the other end's interface) of every link to a node of a role."""
@@ -180,23 +203,31 @@ class LabNode(Node):  # type: ignore[misc]
         self.cleanup()
 
 
+def _networks_of(interface: Any) -> list[str]:
+    """Returns what a topology gave an interface, with prefix lengths: `address`, and perhaps `address6`."""
+    return [interface.params[name] for name in ("address", "address6") if name in interface.params]
+
+
 class Client(LabNode):
     """Someone out on the internet."""
 
     role = "client"
 
 
+NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
+
+
 class Router(LabNode):
     """Linux with BIRD: learns VIPs by BGP from its Maglevs, and spreads flows over them by ECMP on the 5-tuple.
 
-    `vip_prefix` is what its import filter lets in, and nothing else.
+    `vip_prefix` and, for IPv6, `vip_prefix6` are what its import filters let in, and nothing else.
     """
 
     role = "router"
 
-    def config(self, vip_prefix: str = "192.0.2.0/24", **params: Any) -> Any:
-        self.vip_prefix = vip_prefix
-        return super().config(sysctls={"net.ipv4.ip_forward": "1"} | ECMP, **params)
+    def config(self, vip_prefix: str = "192.0.2.0/24", vip_prefix6: str = "2001:db8::/64", **params: Any) -> Any:
+        self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
+        return super().config(sysctls=ROUTER_SYSCTLS, **params)
 
     def start_daemons(self) -> None:
         self._count_vip_packets()
@@ -207,19 +238,36 @@ class Router(LabNode):
         return str(self.directory / name)
 
     def bird_config(self) -> str:
-        """Returns BIRD's configuration: one BGP session for each Maglev that this router has a link to."""
+        """Returns BIRD's configuration: for each Maglev at the other end of a link a BGP session over each family."""
+        families = "".join(self._bird_family(version, prefix) for version, prefix in self.vip_prefixes.items())
         sessions = "".join(
-            f"protocol bgp {other.node.name} from maglev {{ neighbor {self.address_of(other)} as {MAGLEV_AS}; }}\n"
+            f"protocol bgp {session_name(other.node.name, version)} from maglev{version} "
+            f"{{ neighbor {address} as {MAGLEV_AS}; }}\n"
             for _, other in self.neighbours("maglev")
+            for version, address in self.addresses_of(other).items()
         )
-        length = self.vip_prefix.partition("/")[2]
         return f"""# Written by the lab. The router takes VIPs from its Maglevs, spreads over all of them, tells nobody.
 log stderr {{ warning, error, fatal, bug, auth }};
 router id {self.address};
 protocol device {{ scan time 1; }}
-protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
-filter only_vips {{ if net ~ [ {self.vip_prefix}{{{length},32}} ] then accept; reject; }}
-template bgp maglev {{
+{families}{sessions}"""
+
+    @staticmethod
+    def _bird_family(version: int, prefix: str) -> str:
+        """Returns what a family needs: VIPs into the kernel with all their next hops, and sessions to learn them by.
+
+        Each family has sessions of its own, so that a Maglev's next hop is its address on the link, whichever link.
+        """
+        network = ip_network(prefix)
+        return f"""protocol kernel {{
+    ipv{version} {{ import none; export where source = RTS_BGP; }};
+    merge paths on limit 64;
+}}
+filter only_vips{version} {{
+    if net ~ [ {network}{{{network.prefixlen},{network.max_prefixlen}}} ] then accept;
+    reject;
+}}
+template bgp maglev{version} {{
     local as {ROUTER_AS};
     direct;
     hold time {HOLD_TIME_S};
@@ -227,9 +275,9 @@ template bgp maglev {{
     connect delay time 1;
     connect retry time 1;
     error wait time 1, 2;
-    ipv4 {{ import filter only_vips; export none; }};
+    ipv{version} {{ import filter only_vips{version}; export none; }};
 }}
-{sessions}"""
+"""
 
     def _count_vip_packets(self) -> None:
         """Counts, per Maglev, packets to VIPs that leave for it, and packets from VIPs: there must be none of these.
@@ -240,19 +288,25 @@ template bgp maglev {{
         for own, other in self.neighbours("maglev"):
             name = other.node.name
             counters += [f"counter to_{name} {{}}", f"counter return_{name} {{}}"]
-            rules += [
-                f'oifname "{own}" ip daddr {self.vip_prefix} counter name to_{name}',
-                f'oifname "{own}" ip saddr {self.vip_prefix} ip daddr != {self.address_of(other)} '
-                f"counter name return_{name}",
-                f'iifname "{own}" ip saddr {self.vip_prefix} counter name return_{name}',
-            ]
+            for version, address in self.addresses_of(other).items():
+                family, prefix = NFT_FAMILIES[version], self.vip_prefixes[version]
+                rules += [
+                    f'oifname "{own}" {family} daddr {prefix} counter name to_{name}',
+                    f'oifname "{own}" {family} saddr {prefix} {family} daddr != {address} counter name return_{name}',
+                    f'iifname "{own}" {family} saddr {prefix} counter name return_{name}',
+                ]
         chain = "\n".join(["type filter hook forward priority 0;", *rules])
         lines = "\n".join(counters)
-        self.run("nft", "-f", "-", text=f"table ip maglab {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
+        self.run("nft", "-f", "-", text=f"table inet maglab {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
 
     def birdc(self, *command: str) -> str:
         """Returns what BIRD's console answers."""
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
+
+
+def session_name(maglev: str, version: int) -> str:
+    """Returns how BIRD calls its session with a Maglev over one family."""
+    return maglev if version == 4 else f"{maglev}_ipv6"
 
 
 class ConfiguredNode(LabNode):
@@ -294,21 +348,23 @@ class Maglev(ConfiguredNode):
         self.start("exabgp", [exabgp, "server", str(self.directory / "exabgp.conf")], **environment)
 
     def exabgp_config(self) -> str:
-        """Returns ExaBGP's configuration: the controller, and one session for each router with a link to here."""
+        """Returns ExaBGP's configuration: the controller, and for each router at the other end of a link a session
+        over each family."""
         command = [project_python(), "-m", "maglev", "controller", "--maglev", self.name]
         command += ["--config", str(self.config_file), "--control", str(self.control)]
         sessions = "".join(
-            f"""neighbor {self.address_of(other)} {{
+            f"""neighbor {theirs} {{
     router-id {self.address};
-    local-address {self.address_of(own)};
+    local-address {self.addresses_of(own)[version]};
     local-as {MAGLEV_AS};
     peer-as {ROUTER_AS};
     hold-time {HOLD_TIME_S};
-    family {{ ipv4 unicast; }}
+    family {{ ipv{version} unicast; }}
     api {{ processes [ controller ]; }}
 }}
 """
             for own, other in self.neighbours("router")
+            for version, theirs in self.addresses_of(other).items()
         )
         return f"process controller {{\n    run {' '.join(command)};\n    encoder text;\n}}\n{sessions}"
 
@@ -319,7 +375,7 @@ class Endpoint(ConfiguredNode):
     role = "endpoint"
 
     def start_daemons(self) -> None:
-        self.start_maglev("endpoint", "--address", self.address)
+        self.start_maglev("endpoint")
         self.start("servers", [project_python(), "-m", "lab.servers", "--name", self.name])
 
 

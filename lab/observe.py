@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maglev.engine.control import ControlError, request
 
-from .nodes import Router
+from .nodes import Router, session_name
+
+ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class RouterView:
     """What a router does with VIPs."""
 
     ecmp: Mapping[str, tuple[str, ...]]  # VIP: next hops in the kernel's forwarding table
-    sessions: Mapping[str, str]  # Maglev: state of its BGP session
+    sessions: Mapping[str, str]  # Maglev: state of its BGP sessions, one over each family
     packets_to: Mapping[str, int]  # Maglev: packets to VIPs that were sent to it
     packets_returned: Mapping[str, int]  # Maglev: packets from VIPs that crossed its link
 
@@ -64,15 +66,15 @@ def router_view(router: Router) -> RouterView:
     counters = _counters(router)
     return RouterView(
         ecmp(router),
-        _sessions(router.birdc("show", "protocols")),
+        _sessions(router.birdc("show", "protocols"), [other.node.name for _, other in router.neighbours("maglev")]),
         {name.removeprefix("to_"): count for name, count in counters.items() if name.startswith("to_")},
         {name.removeprefix("return_"): count for name, count in counters.items() if name.startswith("return_")},
     )
 
 
 def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
-    """Returns the next hops of every VIP in the router's kernel, in the order of addresses."""
-    routes = json.loads(router.run("ip", "-j", "route", "show", "proto", "bird").stdout or "[]")
+    """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
+    routes = json.loads(router.run("ip", "-j", "route", "show", "table", "all", "proto", "bird").stdout or "[]")
     return {
         route["dst"]: tuple(sorted(hop["gateway"] for hop in route.get("nexthops", [route]) if _is_usable(hop)))
         for route in routes
@@ -84,12 +86,20 @@ def _is_usable(hop: Mapping[str, Any]) -> bool:
 
 
 def _counters(router: Router) -> dict[str, int]:
-    document = json.loads(router.run("nft", "-j", "list", "counters", "table", "ip", "maglab").stdout)
+    document = json.loads(router.run("nft", "-j", "list", "counters", "table", "inet", "maglab").stdout)
     counters = (entry["counter"] for entry in document["nftables"] if "counter" in entry)
     return {counter["name"]: counter["packets"] for counter in counters}
 
 
-def _sessions(table: str) -> dict[str, str]:
-    """Reads BIRD's `show protocols`: name, protocol, table, state, since, and what BGP says of itself."""
+def _sessions(table: str, maglevs: Sequence[str]) -> dict[str, str]:
+    """Returns how a router's sessions with each Maglev are: the same of all its families, or what is amiss with one.
+
+    Reads BIRD's `show protocols`: name, protocol, table, state, since, and what BGP says of itself.
+    """
     rows = (line.split() for line in table.splitlines())
-    return {row[0]: row[5] if len(row) > 5 else row[3] for row in rows if len(row) > 3 and row[1] == "BGP"}
+    states = {row[0]: row[5] if len(row) > 5 else row[3] for row in rows if len(row) > 3 and row[1] == "BGP"}
+    found: dict[str, str] = {}
+    for maglev in maglevs:
+        each = [states[name] for version in (4, 6) if (name := session_name(maglev, version)) in states]
+        found[maglev] = next((state for state in each if state != ESTABLISHED), ESTABLISHED)
+    return found

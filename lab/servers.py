@@ -76,14 +76,19 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """The HTTP server of one endpoint."""
+    """The HTTP server of one endpoint, for one family of addresses."""
 
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, family: socket.AddressFamily) -> None:
+        self.name, self.address_family = name, family
         super().__init__(("", port), Handler)
-        self.name = name
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a server of its own
+        super().server_bind()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away in mid-answer is no news."""
@@ -131,7 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the servers of a service endpoint")
     parser.add_argument("--name", required=True, help="how the endpoint calls itself")
     name = parser.parse_args().name
-    threading.Thread(target=Server(name, HTTP_PORT).serve_forever, daemon=True).start()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        threading.Thread(target=Server(name, HTTP_PORT, family).serve_forever, daemon=True).start()
     threading.Thread(target=serve_datagrams, args=(name, ECHO_PORT), daemon=True).start()
     asyncio.run(serve_numbers(name, ECHO_PORT))
 

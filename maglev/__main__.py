@@ -95,8 +95,7 @@ def _find_name(options: argparse.Namespace) -> str:
     from .engine import machine
 
     config = configuration.load(options.config)
-    own = machine.find_self([maglev.address for maglev in config.maglevs], "Maglev")
-    return next(maglev.name for maglev in config.maglevs if maglev.address == own)
+    return machine.find_self({own: maglev.name for maglev in config.maglevs for own in maglev.addresses}, "Maglev")
 
 
 def _control(options: argparse.Namespace, name: str) -> Path:

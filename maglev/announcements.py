@@ -7,22 +7,22 @@ its peers. Pure; the commands are those of ExaBGP 5's text API.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-Route = IPv4Network | IPv6Network  # a host route: /32 or /128
+Route = IPv4Network | IPv6Network  # a host route, /32 or /128, or a prefix
 
 
 def wanted(status: Mapping[str, Any] | None) -> frozenset[Route]:
     """Returns the routes to announce, given a forwarder's status document, or None where it did not answer.
 
-    One route for each VIP address, however many VIPs share it. No routes unless the status says `ready` and not
-    `draining`; an answer that cannot be understood does not say so.
+    One route for each VIP's address or prefix, however many VIPs share it. No routes unless the status says `ready`
+    and not `draining`; an answer that cannot be understood does not say so.
     """
     if not status or status.get("ready") is not True or status.get("draining") is not False:
         return frozenset()
     try:
-        return frozenset(ip_network(ip_address(str(address))) for address in status["vips"])
+        return frozenset(ip_network(str(address)) for address in status["vips"])
     except (KeyError, TypeError, ValueError):
         return frozenset()
 

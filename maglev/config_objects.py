@@ -39,6 +39,7 @@ WITH_PORTS = ("tcp", "udp", TCP, UDP)
 HEX = "hex:"  # before the digits, where a text of a health check is meant in hex
 AN_ADDRESS = "an IP address, such as 192.0.2.1"
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28 (no bits set behind the prefix)"
+A_SECOND_ADDRESS = "an IPv6 address, such as fd00:1:1::2, beside an IPv4 address in `address`"
 POSITIVE_S = "seconds, a number from 0.01 to 3600"
 STATUSES = "for http: a status from 100 to 599, a range such as 200-399, or a list of these"
 FLAP_CHANGES = "changes of verdict within flap_window_s, a whole number from 2 to 100, or 0: never held down"
@@ -94,8 +95,19 @@ def _hex_is_hex(text: str) -> str:
     return text
 
 
+def _address6(value: object) -> object:
+    try:
+        parsed = _address(value)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, IPv6Address):
+        raise ValueError(A_SECOND_ADDRESS)
+    return parsed
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 IP = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
+IP6 = Annotated[IPv6Address, BeforeValidator(_address6)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=0.01, le=3600)]
 Times = Annotated[int, Field(strict=True, ge=1, le=100)]
@@ -107,11 +119,31 @@ class _Object(BaseModel):
 
 
 class MaglevMachine(_Object):
-    """One Maglev of the cluster; it serves the VIPs of its shard."""
+    """One Maglev of the cluster; it serves the VIPs of its shard.
+
+    It reaches endpoints from its address of their family: one with both has its IPv6 address in `address6`.
+    """
 
     name: Name = Field(description=A_NAME)
     address: IP = Field(description=AN_ADDRESS)
+    address6: IP6 | None = Field(default=None, description=A_SECOND_ADDRESS)
     shard: Name = Field(default="default", description=A_NAME)
+
+    @field_validator("address6")
+    @classmethod
+    def _address6_is_the_second(cls, address6: IPv6Address | None, info: ValidationInfo) -> IPv6Address | None:
+        if address6 is not None and isinstance(info.data.get("address"), IPv6Address):
+            raise ValueError(A_SECOND_ADDRESS)
+        return address6
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Returns its addresses, at most one of each family, IPv4 first."""
+        return (self.address,) if self.address6 is None else (self.address, self.address6)
+
+    def address_towards(self, peer: Address) -> Address | None:
+        """Returns the address from which it reaches a peer: the one of the peer's family, None if it has none."""
+        return next((own for own in self.addresses if own.version == peer.version), None)
 
 
 class Endpoint(_Object):

@@ -46,8 +46,7 @@ def names_are_unique(draft: Draft) -> Iterator[Finding]:
 
 
 def maglev_addresses_are_unique(draft: Draft) -> Iterator[Finding]:
-    found = ((f"{path}.address", machine.address) for path, machine in draft.maglevs.items())
-    yield from _repeated(found, "an address of this Maglev's own")
+    yield from _repeated(_maglev_addresses(draft), "an address of this Maglev's own")
 
 
 def vips_are_unique(draft: Draft) -> Iterator[Finding]:
@@ -95,9 +94,11 @@ def shards_are_served(draft: Draft) -> Iterator[Finding]:
 
 
 def addresses_belong_to_machines(draft: Draft) -> Iterator[Finding]:
-    allowed = "the address of a machine: not unspecified, loopback, multicast or reserved"
+    """An IPv6 address of one link only is none: nobody else can reach it, and it means nothing without that link."""
+    allowed = "the address of a machine: not unspecified, loopback, multicast or reserved, in IPv6 not link-local"
     for field, address in _addresses(draft):
-        if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved:
+        is_special = address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved
+        if is_special or (address.version == 6 and address.is_link_local):
             yield field, str(address), allowed
 
 
@@ -109,9 +110,30 @@ def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
             yield f"{path}.idle_timeout_s", vip.idle_timeout_s, allowed
 
 
+def endpoints_are_in_reach(draft: Draft) -> Iterator[Finding]:
+    """A Maglev sends to endpoints from an address of their family; one that cannot would choose unlike its peers."""
+    complained = set()
+    for shard, pool in sorted({(vip.shard, vip.pool) for vip in draft.vips.values()}):
+        cannot = {version: _without(draft, shard, version) for version in (4, 6)}
+        for name in sorted(reachable(draft.pools, pool) & draft.pools.keys()):
+            for i, endpoint in enumerate(draft.pools[name].endpoints):
+                field, lacking = f"{_at(name, i)}.address", cannot[endpoint.address.version]
+                if lacking and field not in complained:
+                    complained.add(field)
+                    allowed = f"an address of a family that all Maglevs of shard {shard} have; "
+                    allowed += f"without IPv{endpoint.address.version} are {_listing(lacking)}"
+                    yield field, str(endpoint.address), allowed
+
+
+def _without(draft: Draft, shard: str, version: int) -> set[str]:
+    """Returns the names of a shard's Maglevs that have no address of a family."""
+    machines = (machine for machine in draft.maglevs.values() if machine.shard == shard)
+    return {machine.name for machine in machines if version not in {each.version for each in machine.addresses}}
+
+
 def vip_addresses_are_virtual(draft: Draft) -> Iterator[Finding]:
     """A VIP on a machine of its own would be answered by that machine's kernel."""
-    real = {machine.address: f"{path}.address" for path, machine in draft.maglevs.items()}
+    real = {address: field for field, address in _maglev_addresses(draft)}
     for name, pool in draft.pools.items():
         real |= {endpoint.address: f"{_at(name, i)}.address" for i, endpoint in enumerate(pool.endpoints)}
     for path, vip in draft.vips.items():
@@ -132,16 +154,22 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     shards_are_served,
     addresses_belong_to_machines,
     idle_timeouts_fit_the_table,
+    endpoints_are_in_reach,
     vip_addresses_are_virtual,
 )
 
 
 def _addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
-    yield from ((f"{path}.address", machine.address) for path, machine in draft.maglevs.items())
+    yield from _maglev_addresses(draft)
     yield from ((f"{path}.address", vip.address) for path, vip in draft.vips.items())
     for name, pool in draft.pools.items():
         for i, endpoint in enumerate(pool.endpoints):
             yield f"{_at(name, i)}.address", endpoint.address
+
+
+def _maglev_addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
+    for path, machine in draft.maglevs.items():
+        yield from zip((f"{path}.address", f"{path}.address6"), machine.addresses, strict=False)
 
 
 def _at(pool_name: str, index: int) -> str:

@@ -8,58 +8,63 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from .config import Config
 from .engine import decapsulation, machine
 from .engine.control import ControlServer
+from .engine.decapsulation import Network
 from .errors import MaglevError
-from .flow import Address
+from .flow import Address, pack_address
 
 
 def endpoint_addresses(config: Config) -> tuple[Address, ...]:
     """Returns the addresses of all endpoints of a configuration, each once, in order."""
     members = {member.address for vip in config.vips for member in config.pool_members(vip.pool)}
-    return tuple(sorted(members, key=lambda address: address.packed))
+    return tuple(sorted(members, key=pack_address))
 
 
-def vips_of(config: Config, endpoint: Address) -> tuple[Address, ...]:
-    """Returns the VIP addresses that an endpoint answers for, each once, in order."""
-    addresses = {
-        vip.address
+def vips_of(config: Config, endpoints: Collection[Address]) -> tuple[Network, ...]:
+    """Returns the VIPs, addresses and prefixes, that a machine with these endpoint addresses answers for, in order."""
+    networks = {
+        vip.network
         for vip in config.vips
-        if any(member.address == endpoint for member in config.pool_members(vip.pool))
+        if any(member.address in endpoints for member in config.pool_members(vip.pool))
     }
-    return tuple(sorted(addresses, key=lambda address: address.packed))
+    return tuple(sorted(networks, key=lambda network: (pack_address(network.network_address), network.prefixlen)))
 
 
 def run(config: Config, address: Address | None, control: Path, decapsulate_with: str) -> None:
     """Runs the endpoint until a signal ends it. `decapsulate_with` is auto, kernel or tun.
 
-    MaglevError if this machine is no endpoint of the configuration, or lacks what is needed.
+    Without an `address` it is every endpoint of the configuration whose address this machine has: one of each family,
+    say. MaglevError if there is none, or if the machine lacks what is needed.
     """
     machine.leave_on_signals()
     machine.die_with_any_thread()
-    own = address or machine.find_self(endpoint_addresses(config), "endpoint")
+    own = (address,) if address else machine.own_among(endpoint_addresses(config), "endpoint")
     vips = vips_of(config, own)
     if not vips:
-        raise MaglevError(f"no VIP's pool lists {own}; endpoints are {', '.join(map(str, endpoint_addresses(config)))}")
-    maglevs = [maglev.address for maglev in config.maglevs]
+        listed = ", ".join(map(str, endpoint_addresses(config)))
+        raise MaglevError(f"no VIP's pool lists {address}; endpoints are {listed}")
+    maglevs = [each for maglev in config.maglevs for each in maglev.addresses]
     gate = decapsulation.Gate(maglevs, vips)
     with contextlib.ExitStack() as undo:
-        in_kernel = decapsulate_with != "tun" and decapsulation.make_gre_devices(own, maglevs, undo)
+        in_kernel = decapsulate_with != "tun" and decapsulation.make_gre_devices(maglevs, undo)
         if decapsulate_with == "kernel" and not in_kernel:
-            raise MaglevError("this kernel has no GRE device; use --decapsulation auto or tun")
+            raise MaglevError("this kernel has no GRE device for a Maglev's address; use --decapsulation auto or tun")
         device = None if in_kernel else decapsulation.make_tun_device(undo)
-        receiver = None if in_kernel else decapsulation.open_gre_socket(undo)
+        receivers = [] if in_kernel else decapsulation.open_receivers(maglevs, undo)
         decapsulation.hold_vips(vips, undo)
 
         def status() -> dict[str, Any]:
             return {
-                "endpoint": str(own),
+                "endpoint": str(own[0]),
+                "addresses": [str(each) for each in own],
                 "ready": True,
-                "vips": [str(vip) for vip in vips],
+                "vips": [_shown(vip) for vip in vips],
                 "decapsulation": "kernel" if in_kernel else "tun",
                 "delivered": decapsulation.delivered_by_devices(),
                 # in the kernel, a packet from a stranger meets no device and is counted nowhere
@@ -69,7 +74,12 @@ def run(config: Config, address: Address | None, control: Path, decapsulate_with
         server = ControlServer(control, {"GET /status": status})
         undo.callback(server.close)
         server.start()
-        if receiver is None or device is None:
+        if device is None:
             while True:
                 signal.pause()
-        decapsulation.pump(receiver.recv, device, gate)
+        decapsulation.pump(receivers, device, gate)
+
+
+def _shown(vip: Network) -> str:
+    """Returns a VIP as a person writes it: an address without its length."""
+    return str(vip.network_address) if vip.num_addresses == 1 else str(vip)

@@ -96,10 +96,12 @@ class ForwarderDaemon:
         machine.say(f"{self._name}: {self._file} is not watched: {error.strerror or error}; reload it by SIGHUP")
 
     def _open_engine(self) -> Engine:
-        own = pack_address(self._maglev.address)
-        interface = machine.own_addresses().get(own)
-        if interface is None:
-            raise PlatformError(f"{self._name}'s address {self._maglev.address} is not on this machine")
+        here = machine.own_addresses()
+        own = tuple(map(pack_address, self._maglev.addresses))
+        for packed in own:
+            if packed not in here:
+                raise PlatformError(f"{self._name}'s address {unpack_address(packed)} is not on this machine")
+        interface = here[own[0]]
         options, table = self._config.forwarder, self._config.forwarder.connection_table
         engine = open_engine(
             options.engine,
@@ -132,7 +134,7 @@ class ForwarderDaemon:
         vips = self._config.vips_of(self._maglev.shard)
         return {
             "maglev": self._name,
-            "address": str(self._maglev.address),
+            "addresses": [str(address) for address in self._maglev.addresses],
             "shard": self._maglev.shard,
             "ready": self._prober.complete,
             "draining": self._draining,
@@ -245,7 +247,8 @@ class ForwarderDaemon:
             if getattr(old, field) != getattr(new, field)
         ]
         if self._maglev not in fresh.maglevs:
-            expected = f"{self._name} with address {self._maglev.address} and shard {self._maglev.shard}"
+            addresses = " and ".join(map(str, self._maglev.addresses))
+            expected = f"{self._name} with {addresses} and shard {self._maglev.shard}"
             problems.append(Problem(source, "maglevs", [m.name for m in fresh.maglevs], expected))
         if problems:
             raise ConfigError(problems)

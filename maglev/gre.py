@@ -18,7 +18,7 @@ import struct
 from typing import NamedTuple
 
 from .errors import Discard, Reason
-from .flow import GRE, V4_MAPPED, is_v4
+from .flow import GRE, is_v4
 from .packets import (
     DONT_FRAGMENT,
     ETHERTYPE_IPV4,
@@ -41,6 +41,7 @@ FLOW_LABEL = (1 << FLOW_LABEL_BITS) - 1
 TTL = 64
 ONCE = 0x0100  # recursion control 1, in the word of flags and version
 ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
+_PAYLOADS = {ETHERTYPE_IPV4: (4, IPV4_BYTES), ETHERTYPE_IPV6: (6, IPV6_BYTES)}  # IP version, bytes of its header
 _OUTER_V4 = struct.Struct("!BBHHHBBH4s4s HH")
 _OUTER_V6 = struct.Struct("!IHBB16s16s HH")
 _GRE = struct.Struct("!HH")
@@ -85,27 +86,19 @@ class Tunnel:
         return _OUTER_V6.pack(first, payload_bytes, GRE, TTL, self._source, self._destination, flags, kind)
 
 
-class Delivery(NamedTuple):
-    """What came out of a GRE packet."""
+def payload_of(gre: bytes) -> bytes:
+    """Returns the IPv4 or IPv6 packet that a GRE packet carries; `gre` begins with its GRE header.
 
-    source: bytes  # 16 bytes: who encapsulated it
-    inner: bytes
-
-
-def decapsulate(outer: bytes) -> Delivery:
-    """Returns sender and inner packet of an IPv4 packet that carries GRE.
-
-    `outer` is as a raw socket delivers it: the kernel has checked its IP header, and reassembled it. Raises `Discard`
-    for a GRE header with any option (RFC 2784 §2.2 has receivers drop what they do not know) or another payload than
-    IPv4.
+    Raises `Discard` for a GRE header with any option (RFC 2784 §2.2 has receivers drop what they do not know), another
+    payload, or one that is not of the version that the header says.
     """
-    start = (outer[0] & 0x0F) * 4
-    if len(outer) < start + GRE_BYTES + IPV4_BYTES:
+    if len(gre) < GRE_BYTES:
         raise Discard(Reason.BAD_GRE_HEADER)
-    flags_version, protocol = _GRE.unpack_from(outer, start)
-    if flags_version != 0 or protocol != ETHERTYPE_IPV4:
+    flags_version, protocol = _GRE.unpack_from(gre)
+    version, header_bytes = _PAYLOADS.get(protocol, (0, 0))
+    if flags_version != 0 or not version or len(gre) < GRE_BYTES + header_bytes or gre[GRE_BYTES] >> 4 != version:
         raise Discard(Reason.BAD_GRE_HEADER)
-    return Delivery(V4_MAPPED + outer[12:16], outer[start + GRE_BYTES :])
+    return gre[GRE_BYTES:]
 
 
 class Redirected(NamedTuple):

@@ -28,19 +28,19 @@ def run(
     maglev = config.maglev(name)
     _check_known(config, down)
     vips = MapBuilder().build(config, maglev.shard, lambda member: member.address not in down)
-    forwarder = _forwarder(engine, pack_address(maglev.address), config)
+    forwarder = _forwarder(engine, tuple(map(pack_address, maglev.addresses)), config)
     forwarder.vips = vips
     _print_summary(pcap.replay(source, target, forwarder))
 
 
-def _forwarder(engine: str, address: bytes, config: Config) -> pcap.Decider:
+def _forwarder(engine: str, own: tuple[bytes, ...], config: Config) -> pcap.Decider:
     limits = fragment_limits(config)
     if engine == "reference":
-        return Forwarder(address, connection_table(config), fragment_limits=limits)
+        return Forwarder(own, connection_table(config), fragment_limits=limits)
     from .fast.forwarder import FastForwarder  # brings in the compiler
 
     idle_timeout_s = config.forwarder.connection_table.idle_timeout_s
-    return FastForwarder(address, connection_capacity(config), idle_timeout_s, fragment_limits=limits)
+    return FastForwarder(own, connection_capacity(config), idle_timeout_s, fragment_limits=limits)
 
 
 def _check_known(config: Config, down: Collection[Address]) -> None:

@@ -10,7 +10,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,22 +22,42 @@ from ..flow import GRE, Address, pack_address
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 TAKE_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # struct sock_filter: return 0 bytes
 
+RT_SCOPE_LINK = 253  # linux/rtnetlink.h
+
 
 def own_addresses() -> dict[bytes, str]:
-    """Returns this machine's IPv4 addresses (16 bytes each) and the interface that holds each."""
+    """Returns this machine's addresses (16 bytes each) of both families, and the interface that holds each.
+
+    IPv6 addresses of one link only (fe80::/10) are left out: another machine may have the same.
+    """
     with IPRoute() as kernel:
         names = {link["index"]: link.get("ifname") for link in kernel.get_links()}
-        return {pack_address(held.get("local")): names[held["index"]] for held in kernel.get_addr(family=2)}
+        held = [
+            each for each in kernel.get_addr() if (each["family"], each["scope"]) != (socket.AF_INET6, RT_SCOPE_LINK)
+        ]
+        # only an address with a peer, or of IPv4, has its own end in `local`
+        return {pack_address(each.get("local") or each.get("address")): names[each["index"]] for each in held}
 
 
-def find_self(candidates: Iterable[Address], role: str) -> Address:
-    """Returns the one address among `candidates` that this machine has; PlatformError if there is none, or several."""
+def own_among(candidates: Iterable[Address], role: str) -> tuple[Address, ...]:
+    """Returns the addresses among `candidates` that this machine has; PlatformError if it has none."""
     own = own_addresses()
-    mine = [address for address in candidates if pack_address(address) in own]
-    if len(mine) == 1:
-        return mine[0]
-    found = "none of them is" if not mine else f"{', '.join(map(str, mine))} are"
-    raise PlatformError(f"cannot tell which {role} this machine is: {found} an address of it; name one with an option")
+    mine = tuple(address for address in candidates if pack_address(address) in own)
+    if not mine:
+        raise _cannot_tell(role, "none of them is an address of it")
+    return mine
+
+
+def find_self(candidates: Mapping[Address, str], role: str) -> str:
+    """Returns the one name whose addresses, among `candidates`, this machine has; PlatformError otherwise."""
+    mine = own_among(candidates, role)
+    if len(names := {candidates[address] for address in mine}) > 1:
+        raise _cannot_tell(role, f"{', '.join(map(str, mine))} are addresses of it")
+    return names.pop()
+
+
+def _cannot_tell(role: str, found: str) -> PlatformError:
+    return PlatformError(f"cannot tell which {role} this machine is: {found}; name one with an option")
 
 
 def keep_kernel_from_answering_gre(undo: contextlib.ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""Next hops from the kernel's own tables: route, neighbour, link address, by netlink (rtnetlink(7)).
+"""Next hops from the kernel's own tables: route, neighbour (ARP, NDP), link address, by netlink (rtnetlink(7)).
 
 The kernel resolves addresses and ages them; we ask it to, and follow what it says. Packets that a packet socket
 sends do not tell the kernel that a neighbour is in use, so every next hop is called to its mind now and then.
@@ -15,15 +15,27 @@ from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE, RTMGRP_LINK, RTMGRP_NEIGH
+from pyroute2.netlink.rtnl import (
+    RTMGRP_IPV4_IFADDR,
+    RTMGRP_IPV4_ROUTE,
+    RTMGRP_IPV4_RULE,
+    RTMGRP_IPV6_IFADDR,
+    RTMGRP_IPV6_ROUTE,
+    RTMGRP_IPV6_RULE,
+    RTMGRP_LINK,
+    RTMGRP_NEIGH,
+)
 
+from ..flow import V4_MAPPED
 from .routes import Hop, next_hops
 
 REFRESH_S = 2.0  # how often each next hop is called to the kernel's mind
-ETHERTYPE = b"\x08\x00"
+ETHERTYPE_IPV4, ETHERTYPE_IPV6 = b"\x08\x00", b"\x86\xdd"
 NTF_USE = 0x01  # linux/neighbour.h: treat this entry as used, so resolve or confirm it
 NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
-EVENTS = RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE
+IPV4_EVENTS = RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE
+IPV6_EVENTS = RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE | RTMGRP_IPV6_RULE
+EVENTS = RTMGRP_NEIGH | RTMGRP_LINK | IPV4_EVENTS | IPV6_EVENTS
 
 
 class Overrun(Exception):
@@ -142,13 +154,18 @@ class Neighbours:
 
     def _publish(self, anyway: bool = False) -> None:
         headers = {
-            target: self._theirs[hop] + self._own[hop[0]] + ETHERTYPE
+            target: self._theirs[hop] + self._own[hop[0]] + _ethertype(target)
             for target, hop in self._hops.items()
             if hop in self._theirs and hop[0] in self._own
         }
         if headers != self._headers or anyway:
             self._headers = headers
             self._on_change(headers)
+
+
+def _ethertype(endpoint: bytes) -> bytes:
+    """Returns which protocol follows on the way to an endpoint: its own, also where the next hop is of the other."""
+    return ETHERTYPE_IPV4 if endpoint.startswith(V4_MAPPED) else ETHERTYPE_IPV6
 
 
 def _hop(neighbour: Any) -> Hop:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from commands import maglab
-from wires import VIP
+from wires import VIP, VIP6
 
 CONNECTIONS = 60
 EVENTS = ["kill m1", "revive m1", "drain s5", "undrain s5", "kill s4", "revive s4", "power off m3"]
@@ -101,7 +101,8 @@ def test_up_opens_a_console_on_the_nodes():
     done = maglab("up", "rack", "--maglevs", "2", "--endpoints", "2", text=f"c1 curl -s http://{VIP}/\nexit\n")
     assert done.returncode == 0, done.stderr
     assert any(f"s{number} answers 10.0.1.2\n" in done.stdout for number in (1, 2)), done.stdout
-    assert f"VIPs: www {VIP}:80, echo {VIP}:7" in done.stdout
+    for place in (f"VIPs: www {VIP}:80, echo {VIP}:7, ", f"www6 [{VIP6}]:80, echo6 [{VIP6}]:7"):
+        assert place in done.stdout, f"should name the VIPs, but said {done.stdout}"
     assert done.stdout.endswith("taking it away\n")
 
 

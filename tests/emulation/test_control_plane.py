@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import re
 import signal
 import stat
 from collections import Counter
 
 import pytest
-from wires import VIP, Tap, curl, status
+from wires import VIP, VIP6, Tap, curl, filtered_by_bird, status
 
 from lab import observe
 from lab.nodes import CONFIG, write_config
@@ -45,14 +44,6 @@ def with_weight(document, endpoint, weight):
     return changed
 
 
-def filtered_by_bird(router, maglev):
-    """How many of a Maglev's announcements the router's import filter has refused so far."""
-    lines = router.birdc("show", "protocols", "all", maglev)
-    found = re.search(r"Import updates:\s+(\d+)\s+(\d+)\s+(\d+)", lines)  # received, rejected, filtered
-    assert found, f"BIRD says nothing of import updates from {maglev}: {lines}"
-    return int(found[3])
-
-
 def reached_by(lab, count):
     """Who answers a number of new requests."""
     answers = curl(lab, f"'http://{VIP}/?[1-{count}]'", "-H", "'Connection: close'").splitlines()
@@ -65,7 +56,10 @@ def reached_by(lab, count):
 def test_every_session_is_established_and_every_maglev_is_a_next_hop(lab):
     view = lab.snapshot().routers["r1"]
     assert view.sessions == dict.fromkeys(lab.maglevs, "Established")
-    assert view.ecmp == {VIP: tuple(lab.node(maglev).address for maglev in lab.maglevs)}
+    assert view.ecmp == {
+        vip: tuple(lab.node(maglev).addresses[version] for maglev in lab.maglevs)
+        for version, vip in ((4, VIP), (6, VIP6))
+    }
 
 
 def test_the_router_takes_vips_and_nothing_else(lab, edited):
@@ -83,7 +77,7 @@ def test_the_router_takes_vips_and_nothing_else(lab, edited):
         return f"nothing from {', '.join(unfiltered)} was refused" if unfiltered else ""
 
     wait_until(missing, TIMEOUT_S, "refusal of what is no VIP")
-    assert list(observe.ecmp(router)) == [VIP], "the router's kernel has a route to what is no VIP"
+    assert list(observe.ecmp(router)) == [VIP, VIP6], "the router's kernel has a route to what is no VIP"
     assert OUTSIDE not in router.birdc("show", "route"), "BIRD has taken a route to what is no VIP"
 
 

@@ -357,14 +357,16 @@ def test_an_endpoint_refuses_gre_from_whoever_is_no_maglev(lab):
 
 
 def test_the_kernel_decapsulates_where_it_has_gre(lab):
-    trial = "ip link add probe type gre local 127.0.0.1 remote 127.0.0.2 && ip link del probe"
-    if lab.run("s1", trial).returncode != 0:
+    devices = "ip link add probe4 type gre remote 127.0.0.2 && ip link add probe6 type ip6gre remote ::2"
+    if lab.run("s1", f"unshare --net sh -c '{devices}'").returncode != 0:
         pytest.skip("this kernel has no GRE device: endpoints decapsulate in a process, which the other tests cover")
     for endpoint in lab.endpoints:
         assert status(lab, endpoint)["decapsulation"] == "kernel", f"{endpoint} should have used the kernel's GRE"
-    devices = lab.run("s1", "ip -d -o link show type gre").stdout
-    for maglev in lab.maglevs:
-        assert f"remote {lab.node(maglev).address} " in devices, f"s1 should take GRE from {maglev}, but has: {devices}"
+    for version, kind in ((4, "gre"), (6, "ip6gre")):
+        devices = lab.run("s1", f"ip -d -o link show type {kind}").stdout
+        for maglev in lab.maglevs:
+            remote = f"remote {lab.node(maglev).addresses[version]} "
+            assert remote in devices, f"s1 should take GRE from {maglev}, but has: {devices}"
 
 
 # Neighbours

@@ -124,7 +124,8 @@ def test_a_dead_link_is_noticed_without_the_hold_timer_and_comes_back(lab, end):
         finally:
             node.run("ip", "link", "set", str(interface), "up")
             if end == "m1":  # a link's routes go with it
-                node.run("ip", "route", "replace", "default", "via", maglev.address_of(theirs))
+                for gateway in maglev.addresses_of(theirs).values():
+                    node.run("ip", "route", "replace", "default", "via", gateway)
         wait_until(lambda: "" if is_hop() else "r1 does not send to m1", NOTICE_TIMEOUT_S, "announcement")
         settle(lab, conns)
         assert conns.broken == 0, conns.report()

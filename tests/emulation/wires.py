@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import select
 import socket
 import time
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from lab import Lab, observe
 from maglev.engine.control import request
 
-VIP = "192.0.2.1"
+VIP, VIP6 = "192.0.2.1", "2001:db8::1"
 CLONE_NEWNET = 0x40000000  # sched.h
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 PACKET_OUTGOING = 4  # linux/if_packet.h: what this machine itself sends
@@ -116,7 +117,9 @@ def link_address(node: Any, interface: Any) -> str:
     return str(node.run("cat", f"/sys/class/net/{interface}/address").stdout.strip())
 
 
-def put_on_wire(lab: Lab, sender: str, receiver: str, packets: Iterable[bytes], padding: bytes = b"") -> None:
+def put_on_wire(
+    lab: Lab, sender: str, receiver: str, packets: Iterable[bytes], padding: bytes = b"", ethertype: int = 0x0800
+) -> None:
     """Sends IP packets, as they are and whatever they hold, in Ethernet frames over the link between two nodes."""
     source, target = lab.node(sender), lab.node(receiver)
     own, theirs = interface_to(source, receiver), interface_to(target, sender)
@@ -125,13 +128,14 @@ def put_on_wire(lab: Lab, sender: str, receiver: str, packets: Iterable[bytes], 
         with inside(source):
             wire.bind((str(own), 0))
         for packet in packets:
-            wire.send(b"".join(links) + b"\x08\x00" + packet + padding)
+            wire.send(b"".join(links) + ethertype.to_bytes(2, "big") + packet + padding)
 
 
 def send_packet(lab: Lab, sender: str, packet: bytes) -> None:
-    """Sends an IP packet with its header from a node, by the node's own routes."""
-    with open_on(lab.node(sender), socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+    """Sends an IP packet of either family with its header from a node, by the node's own routes."""
+    family, place = (socket.AF_INET, packet[16:20]) if packet[0] >> 4 == 4 else (socket.AF_INET6, packet[24:40])
+    with open_on(lab.node(sender), family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(packet, (socket.inet_ntop(family, place), 0))
 
 
 def hops(lab: Lab) -> tuple[str, ...]:
@@ -157,6 +161,14 @@ def forwarded(lab: Lab) -> int:
 def dropped(lab: Lab, reason: str) -> int:
     """Returns how many packets all Maglevs have dropped for a reason."""
     return sum(statistics(lab, maglev)["drops"].get(reason, 0) for maglev in lab.maglevs)
+
+
+def filtered_by_bird(router: Any, session: str) -> int:
+    """Returns how many announcements of a session the router's import filter has refused so far."""
+    lines = router.birdc("show", "protocols", "all", session)
+    found = re.search(r"Import updates:\s+(\d+)\s+(\d+)\s+(\d+)", lines)  # received, rejected, filtered
+    assert found, f"BIRD says nothing of import updates in {session}: {lines}"
+    return int(found[3])
 
 
 def curl(lab: Lab, *arguments: str, client: str = "c1") -> str:

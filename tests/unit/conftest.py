@@ -12,12 +12,12 @@ def lacking():
 
 @pytest.fixture
 def in_namespace(lacking):
-    """Runs a test's body with its `Wires`, in a namespace of its own."""
+    """Runs a test's body with its `Wires`, in a namespace of its own, and returns what it returns."""
     if lacking:
         pytest.skip(lacking)
 
     def run(body):
         with new_namespace() as here, new_namespace() as next_door:
-            here.submit(lambda: body(Wires(next_door))).result()
+            return here.submit(lambda: body(Wires(next_door))).result()
 
     return run

@@ -89,6 +89,14 @@ class Wires:
             assert time.monotonic() < until, "both wires should have come up"
             time.sleep(0.01)
 
+    def with_ipv6(self):
+        """Gives both wires IPv6 addresses, of the wire and of the site; returns the headers that lead over each."""
+        for number, ours, theirs in ((1, self.maglev, self.router), (9, self.second, self.second_router)):
+            for prefix in (f"fd00:1:{number}::", "fe80::"):  # without one of the wire NDP asks nobody (RFC 4291 §2.1)
+                ip(f"-6 address add {prefix}2/64 dev {ours} nodad")
+                self.next_door(ip, f"-6 address add {prefix}1/64 dev {theirs} nodad")
+        return [header[:12] + b"\x86\xdd" for header in self.headers()]
+
     def router_socket(self):
         """A packet socket at the router's end: what is sent there arrives at the Maglev, what arrives came from it."""
         end = self.next_door(engine.open_socket, self.router)

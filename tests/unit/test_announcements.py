@@ -20,6 +20,10 @@ ROUTES = frozenset({ip_network("192.0.2.9/32"), ip_network("192.0.2.10/32")})
 def test_a_fit_forwarder_announces_every_vip_address_once():
     assert wanted(FIT) == ROUTES
     assert wanted(FIT | {"vips": ["2001:db8::1"]}) == {ip_network("2001:db8::1/128")}
+    assert wanted(FIT | {"vips": ["192.0.2.16/28", "2001:db8::/64"]}) == {
+        ip_network("192.0.2.16/28"),
+        ip_network("2001:db8::/64"),
+    }
     assert wanted(FIT | {"vips": []}) == frozenset()
 
 
@@ -33,7 +37,7 @@ UNFIT = [
     FIT | {"vips": None},
     FIT | {"vips": ["192.0.2.1", "nonsense"]},
     FIT | {"vips": [1]},
-    FIT | {"vips": ["10.0.0.0/8"]},
+    FIT | {"vips": ["10.0.0.1/8"]},
     {key: value for key, value in FIT.items() if key != "vips"},
 ]
 

@@ -39,6 +39,7 @@ SOUND = {
     "forwarder": {"engine": "socket", "table_size": 7, "connection_table": {"capacity": 100}},
 }
 MISSING = object()
+BOTH_FAMILIES = {"maglevs[0].address6": "fd00::1:1", "maglevs[1].address6": "fd00::1:2"}
 
 
 def text_of(changes=None):
@@ -256,13 +257,46 @@ BAD = [
         "255.255.255.255",
         "reserved",
     ),
-    ({"vips[0].address": "2001:db8::1"}, "vips[0].address", "2001:db8::1", "does not carry IPv6"),
-    ({"maglevs[0].address": "2001:db8::1"}, "maglevs[0].address", "2001:db8::1", "does not carry IPv6"),
+    ({"vips[0].address": "fe80::1"}, "vips[0].address", "fe80::1", "not link-local"),
+    ({"vips[0].address": "::1"}, "vips[0].address", "::1", "loopback"),
+    ({"vips[0].address": "ff02::1"}, "vips[0].address", "ff02::1", "multicast"),
+    ({"vips[0].address": "::ffff:192.0.2.1"}, "vips[0].address", "::ffff:c000:201", "reserved"),
+    ({"vips[0].address": "fe80::1%eth0"}, "vips[0].address", "fe80::1%eth0", "an IP address, such as"),
+    # families
+    ({"maglevs[0].address6": "10.1.1.9"}, "maglevs[0].address6", "10.1.1.9", "an IPv6 address, such as"),
+    ({"maglevs[0].address6": "fd00::1%eth0"}, "maglevs[0].address6", "fd00::1%eth0", "an IPv6 address, such as"),
+    ({"maglevs[0].address6": 6}, "maglevs[0].address6", 6, "an IPv6 address, such as"),
+    ({"maglevs[0].address6": "ff02::1"}, "maglevs[0].address6", "ff02::1", "multicast"),
     (
-        {"pools.dns.endpoints[0].address": "2001:db8::1"},
+        BOTH_FAMILIES | {"maglevs[1].address6": "fd00::1:1"},
+        "maglevs[1].address6",
+        "fd00::1:1",
+        "maglevs[0].address6 has this one",
+    ),
+    (BOTH_FAMILIES | {"vips[0].address": "fd00::1:2"}, "vips[0].address", "fd00::1:2", "maglevs[1].address6 has"),
+    (
+        {"pools.dns.endpoints[0].address": "fd00::2:1"},
         "pools.dns.endpoints[0].address",
-        "2001:db8::1",
-        "does not carry IPv6",
+        "fd00::2:1",
+        "a family that all Maglevs of shard default have; without IPv6 are m1, m2",
+    ),
+    (
+        {"maglevs[0].address6": "fd00::1:1", "pools.dns.endpoints[0].address": "fd00::2:1"},
+        "pools.dns.endpoints[0].address",
+        "fd00::2:1",
+        "without IPv6 are m2",
+    ),
+    (
+        {"vips": [A_VIP], "maglevs[1].address": "fd00::1:2", "pools.web.endpoints": [{"address": "10.2.1.2"}]},
+        "pools.web.endpoints[0].address",
+        "10.2.1.2",
+        "without IPv4 are m2",
+    ),
+    (
+        {"maglevs[0].address": "fd00::1:1", "maglevs[0].address6": "fd00::1:2", "maglevs[0].shard": "other"},
+        "maglevs[0].address6",
+        "fd00::1:2",
+        "beside an IPv4 address in `address`",
     ),
 ]
 
@@ -432,6 +466,23 @@ def test_maglev_is_found_by_name():
 
 
 PING, HTTP = HealthCheck(type="ping"), HealthCheck(type="http", port=80, path="/healthz")
+
+
+def test_a_maglev_has_an_address_of_each_family_or_of_one():
+    changes = {"vips": [], "maglevs[0].address": "fd00::1:1", "maglevs[1].address6": "fd00::1:2"}
+    first, second = parsed(changes).maglevs
+    v4, v6 = ip_address("10.2.1.2"), ip_address("fd00::2:1")
+    assert first.addresses == (ip_address("fd00::1:1"),)
+    assert second.addresses == (ip_address("10.1.2.2"), ip_address("fd00::1:2"))
+    assert [first.address_towards(peer) for peer in (v4, v6)] == [None, ip_address("fd00::1:1")]
+    assert [second.address_towards(peer) for peer in (v4, v6)] == list(second.addresses)
+
+
+def test_endpoints_need_only_be_in_reach_of_the_maglevs_that_serve_them():
+    endpoints = {"pools.dns.endpoints": [{"address": "fd00::2:1"}]}
+    shards = {"maglevs[0].shard": "a", "vips[1].shard": "a", "vips[1].pool": "dns", "maglevs[0].address6": "fd00::1:1"}
+    members = parsed(endpoints | shards).pool_members("dns")
+    assert [member.address for member in members] == [ip_address("fd00::2:1")], "m1 alone serves, and has IPv6"
 
 
 def test_pool_members_are_sorted_and_weights_of_one_address_add_up():

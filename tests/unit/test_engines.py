@@ -53,7 +53,7 @@ VIP6, CLIENT6, MAGLEV6, ENDPOINT6 = "2001:db8::1", "2001:db8:c::7", "fd00:1::2",
 BOTH = MapBuilder().build(
     config.parse(
         f"""
-maglevs: [{{name: m1, address: {MAGLEV}}}]
+maglevs: [{{name: m1, address: {MAGLEV}, address6: "{MAGLEV6}"}}]
 pools:
   web: {{endpoints: [{{address: {ENDPOINT}}}, {{address: {ENDPOINT6}}}]}}
 vips:

@@ -166,3 +166,62 @@ def test_more_changes_than_can_be_heard_are_looked_up_instead(in_namespace, by_e
         assert len(looks) > 1, "the events should have been too many, or this test shows nothing"
 
     in_namespace(body)
+
+
+# IPv6
+
+
+def test_next_hops_of_ipv6_are_found_by_ndp_and_follow_link_addresses(in_namespace):
+    def body(wires):
+        first, second = wires.with_ipv6()
+        ip("-6 route add fd00:2::/32 via fd00:1:1::1")
+        subject = neighbours("fd00:2:1::2", "fd00:1:9::1", ENDPOINT)
+        expect_hop(subject, "fd00:2:1::2", first, "an endpoint behind the router, whom nobody has talked to")
+        expect_hop(subject, "fd00:1:9::1", second, "an endpoint on the second link")
+        ip(f"route add 10.2.0.0/16 via {ROUTER}")
+        expect_hop(subject, ENDPOINT, wires.headers()[0], "an endpoint of IPv4 beside them")
+        wires.next_door(ip, f"link set {wires.router} address 02:00:00:00:00:99")
+        header = wires.headers()[0][:12] + b"\x86\xdd"
+        assert header != first, "the router should have a new address"
+        ip(f"-6 neighbour replace fd00:1:1::1 lladdr 02:00:00:00:00:99 dev {wires.maglev}")
+        expect_hop(subject, "fd00:2:1::2", header, "when the router's link address has changed")
+
+    in_namespace(body)
+
+
+def test_next_hops_of_ipv6_follow_routes_rules_and_addresses(in_namespace, by_events_alone):
+    def body(wires):
+        first, second = wires.with_ipv6()
+        ip("-6 route add fd00:2::/32 via fd00:1:1::1")
+        ip("-6 route add fd00:2::/32 via fd00:1:9::1 table 100")
+        subject = neighbours("fd00:2:1::2", "fd00:3::7")
+        expect_hop(subject, "fd00:2:1::2", first, "at the start")
+        ip("-6 rule add to fd00:2::/32 table 100")
+        expect_hop(subject, "fd00:2:1::2", second, "when a rule leads to another table")
+        ip("-6 rule del to fd00:2::/32 table 100")
+        expect_hop(subject, "fd00:2:1::2", first, "when the rule is gone")
+        ip("-6 route replace fd00:2::/32 via fd00:1:9::1")
+        expect_hop(subject, "fd00:2:1::2", second, "when another gateway is in charge")
+        wires.next_door(ip, f"-6 address add fd00:3::7/64 dev {wires.second_router} nodad")
+        ip(f"-6 address add fd00:3::2/64 dev {wires.second} nodad")
+        expect_hop(subject, "fd00:3::7", second, "when an address has made its network a neighbour")
+        ip("-6 route del fd00:2::/32")
+        expect_hop(subject, "fd00:2:1::2", None, "when its route has vanished")
+
+    in_namespace(body)
+
+
+def test_next_hops_may_be_of_one_link_only_or_of_the_other_family(in_namespace):
+    def body(wires):
+        first, second = wires.with_ipv6()
+        for interface in (wires.maglev, wires.second):
+            ip(f"-6 neighbour add fe80::77 lladdr 02:00:00:00:00:0{interface[-1]} dev {interface}")
+        ip(f"-6 route add fd00:2:1::/64 via fe80::77 dev {wires.maglev}")
+        ip(f"-6 route add fd00:2:2::/64 via fe80::77 dev {wires.second}")
+        ip(f"route add 10.2.0.0/16 via inet6 fe80::77 dev {wires.second}")
+        subject = neighbours("fd00:2:1::2", "fd00:2:2::2", ENDPOINT)
+        expect_hop(subject, "fd00:2:1::2", b"\2\0\0\0\0\0" + first[6:], "a link-local gateway on the first link")
+        expect_hop(subject, "fd00:2:2::2", b"\2\0\0\0\0\1" + second[6:], "its namesake on the second link")
+        expect_hop(subject, ENDPOINT, b"\2\0\0\0\0\1" + second[6:12] + b"\x08\0", "IPv4 behind a gateway of IPv6")
+
+    in_namespace(body)
