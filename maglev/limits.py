@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class Budget:
-    """Lets `per_s` things happen a second, and up to `burst` at once."""
+    """Lets `per_s` things happen a second, and up to `burst` at once; nothing ever, if `per_s` is 0."""
 
     def __init__(self, per_s: float, burst: float | None = None) -> None:
         self._per_s = per_s
-        self._most = max(1.0, per_s if burst is None else burst)
+        self._most = max(1.0, per_s if burst is None else burst) if per_s > 0 else 0.0
         self._left = self._most
         self._last: float | None = None
 
