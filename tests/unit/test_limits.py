@@ -1,0 +1,60 @@
+"""The rate limit: what it lets happen at once, how it comes back, and that no span of time sees more than it may."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maglev.limits import Budget
+
+
+def taken(budget, *times):
+    return [budget.take(now) for now in times]
+
+
+def test_a_burst_is_a_seconds_worth_unless_it_is_said():
+    assert sum(taken(Budget(5.0), *[7.0] * 20)) == 5, "five at once should pass"
+    assert sum(taken(Budget(5.0, burst=2), *[7.0] * 20)) == 2, "two at once should pass"
+
+
+def test_what_was_taken_comes_back_at_the_rate():
+    budget = Budget(4.0)
+    assert all(taken(budget, *[100.0] * 4))
+    assert taken(budget, 100.0, 100.2) == [False, False], "nothing should be left until a quarter of a second has gone"
+    assert taken(budget, 100.25, 100.25) == [True, False], "then one"
+    assert taken(budget, 100.75, 100.75, 100.75) == [True, True, False], "and half a second later two"
+
+
+def test_a_long_rest_saves_no_more_than_a_burst():
+    budget = Budget(3.0)
+    assert sum(taken(budget, 0.0, *[1e6] * 20)) == 1 + 3
+
+
+def test_less_than_one_a_second_is_one_now_and_then():
+    budget = Budget(0.5)
+    assert taken(budget, 0.0, 1.0, 1.9, 2.0, 3.0, 4.0) == [True, False, False, True, False, True]
+
+
+@pytest.mark.parametrize("burst", [None, 5.0])
+def test_a_rate_of_0_lets_nothing_happen(burst):
+    assert not any(taken(Budget(0.0, burst), 0.0, 1.0, 1e9))
+
+
+def test_a_clock_that_goes_back_gives_nothing():
+    budget = Budget(1.0)
+    assert taken(budget, 10.0, 5.0, 9.0, 10.5, 11.0) == [True, False, False, False, True]
+
+
+@given(
+    st.floats(0.1, 100), st.floats(1, 20), st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0, 1e6)
+)  # fmt: skip
+def test_no_span_of_time_sees_more_than_burst_and_rate_allow(per_s, burst, pauses_s, start):
+    budget, now, passed = Budget(per_s, burst), start, []
+    for pause_s in pauses_s:
+        now += pause_s
+        passed += [now] if budget.take(now) else []
+    for first, since in enumerate(passed):
+        for number, until in enumerate(passed[first:], 1):
+            most = burst + (until - since) * per_s + 1e-3
+            assert number <= most, f"{number} in {until - since:g} s, where {most:g} may be"
