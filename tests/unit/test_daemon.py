@@ -131,22 +131,22 @@ def state_of(process, control, log):
 
 def answered(router):
     """Whether a first packet comes back: next hops may not be known yet."""
-    router.settimeout(0.05)
+    router.send(tcp("S", sport=1))
     try:
-        router.send(tcp("S", sport=1))
-        return next_gre(router) is not None
+        return next_gre(router, 0.05) is not None
     except TimeoutError:
         return False
-    finally:
-        router.settimeout(DEADLINE_S)
 
 
-def next_gre(router):
-    """The next GRE packet at the router's end, from its outer IP header on; pings are passed over."""
-    while True:
+def next_gre(router, patience_s=DEADLINE_S):
+    """The next GRE packet at the router's end, from its outer IP header on; TimeoutError if only others come."""
+    until = time.monotonic() + patience_s
+    while (left := until - time.monotonic()) > 0:
+        router.settimeout(left)
         frame = router.recv(65536)
         if frame[12:14] == ETHERTYPE_IPV4 and frame[23] == GRE:
             return frame[14:]
+    raise TimeoutError(f"no GRE packet within {patience_s} s")
 
 
 def endpoint_of(outer):
@@ -172,8 +172,11 @@ class Pump:
             self.take()
 
     def take(self):
-        """Takes in one packet; TimeoutError if none comes."""
-        outer = next_gre(self._router)
+        """Takes in one packet; AssertionError if none comes."""
+        try:
+            outer = next_gre(self._router)
+        except TimeoutError:
+            raise AssertionError(f"of {self.sent.total()} packets only {self.back.total()} came back") from None
         self.back[outer[24:]] += 1
         self.endpoints[port_of(outer)] = endpoint_of(outer)
 
