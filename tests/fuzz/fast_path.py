@@ -209,6 +209,13 @@ def redirected(choices: random.Random, packets: list[bytes], version: int) -> tu
     return [ip_packet(choices, outer, 47, *ends, gre + packet, Part(0, 0x4000)) for packet in packets], outer
 
 
+def a_hello(choices: random.Random) -> list[bytes]:
+    """Returns a ping in GRE, by which a Maglev asks another whether it is alive."""
+    ping = struct.pack("!BBHHH", choices.choice([8, 8, 8, 0]), 0, 0, 1, choices.randrange(100))
+    inner = ip_packet(choices, 4, 1, PEERS[1], PEERS[0], ping, Part(0, 0x4000))
+    return [ip_packet(choices, 4, 47, PEERS[1], PEERS[0], b"\0\0\x08\0" + inner, Part(0, 0x4000))]
+
+
 def transmission(choices: random.Random) -> list[bytes]:
     """Returns the frames in which a client, or another Maglev, may send one packet."""
     version = choices.choice([4, 4, 6])
@@ -217,6 +224,8 @@ def transmission(choices: random.Random) -> list[bytes]:
     body = transport(choices, protocol, client, target)
     make = fragmented if choices.random() < 0.06 else lambda *about: [ip_packet(*about)]
     packets = make(choices, version, protocol, client, target.address, body)
+    if choices.random() < 0.004:
+        packets, version = a_hello(choices), 4
     if choices.random() < (0.4 if make is fragmented else 0.02):
         packets, version = redirected(choices, packets, version)
     return [LINK + ETHERTYPES[version] + packet + bytes(choices.choice([0, 0, 6])) for packet in packets]

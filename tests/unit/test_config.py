@@ -338,7 +338,7 @@ BAD = [
     ({"vips[0].address": "::1"}, "vips[0].address", "::1", "loopback"),
     ({"vips[0].address": "ff02::1"}, "vips[0].address", "ff02::1", "multicast"),
     ({"vips[0].address": "::ffff:192.0.2.1"}, "vips[0].address", "::ffff:c000:201", "reserved"),
-    ({"vips[0].address": "fe80::1%eth0"}, "vips[0].address", "fe80::1%eth0", "an IP address, such as"),
+    ({"vips[0].address": "fe80::1%eth0"}, "vips[0].address", "fe80::1%eth0", "an IP address or prefix, such as"),
     # families
     ({"maglevs[0].address6": "10.1.1.9"}, "maglevs[0].address6", "10.1.1.9", "an IPv6 address, such as"),
     ({"maglevs[0].address6": "fd00::1%eth0"}, "maglevs[0].address6", "fd00::1%eth0", "an IPv6 address, such as"),

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -44,12 +44,13 @@ class Endpoint:
 
     def __init__(self, undo):
         self.met = []
-        device, receiver = decapsulation.make_tun_device(undo), decapsulation.open_gre_socket(undo)
-        self.gate = decapsulation.Gate([ip_address(MAGLEV)], [VIP, OTHER_VIP])
+        maglevs, vips = [ip_address(MAGLEV)], [ip_network(VIP), ip_network(OTHER_VIP)]
+        device, [receiver] = decapsulation.make_tun_device(undo), decapsulation.open_receivers(maglevs, undo)
+        self.gate = decapsulation.Gate(maglevs, vips)
         self.is_deaf = threading.Event()
         self.is_slow_by_s = 0.0
         self.heard = []  # inner packets
-        decapsulation.hold_vips([VIP], undo)
+        decapsulation.hold_vips(vips[:1], undo)
         ip("link set lo up")
         self._tcp = undo.enter_context(socket.create_server(("", PORT)))
         self._udp = {port: undo.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for port in (PORT, DNS_PORT)}
@@ -60,16 +61,8 @@ class Endpoint:
             threading.Thread(target=work, args=arguments, daemon=True).start()
 
     def _decapsulate(self, device, receiver):
-        def receive(size):
-            while True:
-                outer = receiver.recv(size)
-                if not self.is_deaf.is_set():
-                    time.sleep(self.is_slow_by_s)
-                    self.heard.append(outer[24:])
-                    return outer
-
-        with contextlib.suppress(OSError):
-            decapsulation.pump(receive, device, self.gate)
+        with contextlib.suppress(OSError, ValueError):  # closed, at the end of the test
+            decapsulation.pump([_Hearing(receiver, self)], device, self.gate)
 
     def _serve_http(self):
         while self._tcp.fileno() >= 0:
@@ -86,6 +79,22 @@ class Endpoint:
                 asked, client = self._udp[port].recvfrom(2048)
                 self.met.append((str(VIP), client[0]))
                 self._udp[port].sendto(answer(asked), client)
+
+
+class _Hearing:
+    """A receiver that can be made deaf, or slow, and remembers what it heard."""
+
+    def __init__(self, receiver, endpoint):
+        self._receiver, self._endpoint = receiver, endpoint
+        self.fileno = receiver.fileno
+
+    def receive(self):
+        received = self._receiver.receive()
+        if self._endpoint.is_deaf.is_set():
+            raise BlockingIOError
+        time.sleep(self._endpoint.is_slow_by_s)
+        self._endpoint.heard.append(received.gre[4:])
+        return received
 
 
 def answer_dns(asked):
