@@ -191,7 +191,7 @@ REFUSED = [
             "forwarder.threads: 2",
         ],
     ),
-    ({"maglevs": [{"name": "m9", "address": "10.1.1.2"}]}, ["maglevs: ['m9']", "allowed: m1 with address 10.1.1.2"]),
+    ({"maglevs": [{"name": "m9", "address": "10.1.1.2"}]}, ["maglevs: ['m9']", "allowed: m1 with 10.1.1.2"]),
 ]
 
 

@@ -89,7 +89,10 @@ SAID = [
     (lambda d: d["pools"]["dns"].update(health_check={"type": "ping"}), ["pool dns: health_check added (type ping)"]),
     (
         lambda d: d["pools"]["web"].update(health_check={"type": "tcp", "port": 80}),
-        ["pool web: health_check.type http -> tcp, health_check.path /healthz -> none"],
+        [
+            "pool web: health_check.type http -> tcp, health_check.path /healthz -> none, "
+            "health_check.status 200-399 -> none"
+        ],
     ),
     (lambda d: d["maglevs"].pop(), ["maglev m2 removed"]),
     (lambda d: d["maglevs"][0].update(address="10.1.9.2"), ["maglev m1: address 10.1.1.2 -> 10.1.9.2"]),
@@ -108,6 +111,16 @@ SAID = [
 @pytest.mark.parametrize(("change", "expected"), SAID, ids=[case[1][0] for case in SAID])
 def test_a_change_is_said_in_words(change, expected):
     assert words(change) == expected
+
+
+def test_the_order_of_a_commands_words_is_a_difference_and_all_words_are_said():
+    check = {"type": "script", "command": ["/bin/check", "-a", "-a", "1", "-b", "2"]}
+    old = changed(lambda document: document["pools"]["dns"].update(health_check=check))
+    check["command"] = ["/bin/check", "-a", "1", "-b", "-a", "2"]
+    new = changed(lambda document: document["pools"]["dns"].update(health_check=check))
+    assert in_words(diff(old, new)) == [
+        "pool dns: health_check.command /bin/check -a -a 1 -b 2 -> /bin/check -a 1 -b -a 2"
+    ]
 
 
 def test_another_default_shard_changes_what_leaves_its_shard_to_it():
@@ -168,7 +181,7 @@ def with_other_value(value, model, field):
     """A value with one field of the first object of a model in it replaced by a value that none has."""
     if isinstance(value, model):
         before = getattr(value, field)
-        other = (*before, "other") if isinstance(before, tuple) else "other"
+        other = (*before, "other") if is_list(model, field) else "other"
         return value.model_copy(update={field: other})
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
@@ -197,7 +210,7 @@ def test_every_field_of_every_object_is_named_when_it_changes(model, field):
 
 
 def is_list(model, field):
-    return isinstance(model.model_fields[field].default, tuple)
+    return model is Pool and isinstance(model.model_fields[field].default, tuple)
 
 
 # Properties
