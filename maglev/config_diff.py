@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from maglev.config_objects import Config
+from maglev.config_objects import Config, Pool
 
 MOST_LISTED = 4  # of what an added object lists, in words
 WHOLE = ""  # a change's `what` when the subject itself was added or removed
@@ -84,7 +84,7 @@ def _fields(subject: str, prefix: str, old: BaseModel, new: BaseModel) -> Iterat
         before, after = getattr(old, field), getattr(new, field)
         if isinstance(before, BaseModel) and isinstance(after, BaseModel):
             yield from _fields(subject, f"{prefix}{field}.", before, after)
-        elif isinstance(before, tuple) and isinstance(after, tuple):
+        elif isinstance(old, Pool) and isinstance(before, tuple):  # what a pool lists has no order; a command has one
             yield from _members(subject, _singular(field), _by_name(before), _by_name(after))
         elif before != after:
             whole = isinstance(before, BaseModel) or isinstance(after, BaseModel)
@@ -157,13 +157,13 @@ def _fields_said(value: BaseModel) -> str:
     fields = type(value).model_fields
     named = _first_field(value) if _is_named(value) else ""
     return ", ".join(
-        f"{field.replace('_', ' ')} {_shown(getattr(value, field))}"
+        f"{field.replace('_', ' ')} {_shown(getattr(value, field), MOST_LISTED)}"
         for field in fields
         if field != named and getattr(value, field) != fields[field].default
     )
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, most: int | None = None) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -173,8 +173,8 @@ def _shown(value: object) -> str:
     if isinstance(value, BaseModel):
         return _fields_said(value)
     if isinstance(value, tuple):
-        more = [f"{len(value) - MOST_LISTED} more"] if len(value) > MOST_LISTED else []
-        return " ".join([*map(_name, value[:MOST_LISTED]), *more])
+        more = [f"{len(value[most:])} more"] if most is not None and value[most:] else []
+        return " ".join([*map(_name, value[:most]), *more])
     return str(value)
 
 

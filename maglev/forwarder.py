@@ -34,7 +34,9 @@ from .vips import EMPTY
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
 POLL_S = 0.02
-NEXT_HOP_TIMEOUT_S = 0.5  # that a change waits for the way to new endpoints; the kernel needs milliseconds
+NEXT_HOP_TIMEOUT_S = (
+    2.0  # that a change waits for the way to new endpoints; a kernel without an answer asks anew after 1 s
+)
 PUSHED = "PUT /config"  # what a configuration from the control socket is called, where others have a file
 MOST_LOGGED = 10  # phrases of one change
 

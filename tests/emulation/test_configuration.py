@@ -191,7 +191,7 @@ REFUSED = [
             "forwarder.threads: 2",
         ],
     ),
-    ({"maglevs": [{"name": "m9", "address": "10.1.1.2"}]}, ["maglevs: ['m9']", "allowed: m1 with address 10.1.1.2"]),
+    ({"maglevs": [{"name": "m9", "address": "10.1.1.2"}]}, ["maglevs: ['m9']", "allowed: m1 with 10.1.1.2"]),
 ]
 
 
@@ -408,7 +408,7 @@ def asks_often(lab) -> Iterator[None]:
     node = lab.node("m1")
     names = [f"net.ipv4.neigh.{interface_to(node, 'r1')}.{name}" for name in ("retrans_time_ms", "mcast_solicit")]
     before = node.run("sysctl", "-n", *names).stdout.split()
-    node.set_sysctls(dict(zip(names, ("40", "10"), strict=True)))
+    node.set_sysctls(dict(zip(names, ("40", "50"), strict=True)))
     yield
     node.set_sysctls(dict(zip(names, before, strict=True)))
 

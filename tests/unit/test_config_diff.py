@@ -113,6 +113,16 @@ def test_a_change_is_said_in_words(change, expected):
     assert words(change) == expected
 
 
+def test_the_order_of_a_commands_words_is_a_difference_and_all_words_are_said():
+    check = {"type": "script", "command": ["/bin/check", "-a", "-a", "1", "-b", "2"]}
+    old = changed(lambda document: document["pools"]["dns"].update(health_check=check))
+    check["command"] = ["/bin/check", "-a", "1", "-b", "-a", "2"]
+    new = changed(lambda document: document["pools"]["dns"].update(health_check=check))
+    assert in_words(diff(old, new)) == [
+        "pool dns: health_check.command /bin/check -a -a 1 -b 2 -> /bin/check -a 1 -b -a 2"
+    ]
+
+
 def test_another_default_shard_changes_what_leaves_its_shard_to_it():
     found = words(lambda document: document.update(shard="blue"))
     assert found == [
@@ -171,7 +181,7 @@ def with_other_value(value, model, field):
     """A value with one field of the first object of a model in it replaced by a value that none has."""
     if isinstance(value, model):
         before = getattr(value, field)
-        other = (*before, "other") if isinstance(before, tuple) else "other"
+        other = (*before, "other") if is_list(model, field) else "other"
         return value.model_copy(update={field: other})
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
@@ -200,7 +210,7 @@ def test_every_field_of_every_object_is_named_when_it_changes(model, field):
 
 
 def is_list(model, field):
-    return isinstance(model.model_fields[field].default, tuple) and model is not HealthCheck
+    return model is Pool and isinstance(model.model_fields[field].default, tuple)
 
 
 # Properties
