@@ -29,7 +29,7 @@ from maglev.packets import internet_sum
 from maglev.selection import MapBuilder
 
 OWN = [pack_address("10.1.1.2"), pack_address("fd00:1::2")]
-PEERS = ["10.1.1.2", "10.1.2.2", "10.1.3.2"]
+PEERS = {"10.1.1.2": "fd00:1::2", "10.1.2.2": "fd00:1::22", "10.1.3.2": "fd00:1::32"}
 # Name, address or prefix, protocol, port, pool, and what else is said of it.
 VIPS = [
     ("www", "192.0.2.1", "tcp", 80, "web", {}),
@@ -62,7 +62,10 @@ def a_map(choices: random.Random, builder: MapBuilder):
     weights = {address: choices.choice([0, 1, 1, 1, 2.5]) for address in machines}
     served = [vip for vip in VIPS if choices.random() < 0.9] or VIPS
     document = {
-        "maglevs": [{"name": address, "address": address} for address in PEERS[: choices.choice([1, 1, 3])]],
+        "maglevs": [
+            {"name": address, "address": address, "address6": address6}
+            for address, address6 in list(PEERS.items())[: choices.choice([1, 1, 3])]
+        ],
         "pools": {
             name: {"endpoints": [{"address": address, "weight": weights[address]} for address in addresses]}
             for name, addresses in (("web", WEB), ("names", NAMES), ("mixed", MIXED))
