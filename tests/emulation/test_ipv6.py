@@ -17,7 +17,7 @@ from wires import VIP, VIP6, Tap, curl, filtered_by_bird, interface_to, link_add
 from lab import observe
 from lab.nodes import CONFIG, write_config
 from lab.waiting import wait_until
-from maglev.engine.control import request
+from maglev.engine.control import ControlError, request
 
 pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
 
@@ -345,12 +345,26 @@ def with_prefixes(lab, prefixes):
             for endpoint in lab.endpoints:
                 restarts.enter_context(lab.kill(endpoint))
             lab.reload()
+            lab.wait_converged()
         lab.wait_converged()
+        wait_until(lambda: not_holding(lab, prefixes), TIMEOUT_S, "endpoints that hold the prefixes")
         yield
     finally:
         lab.document = before
         lab.reload()
         lab.wait_converged()
+
+
+def not_holding(lab, prefixes):
+    """Names an endpoint that does not hold what it should, "" if there is none."""
+    for endpoint in lab.endpoints:
+        try:
+            held = status(lab, endpoint)["vips"]
+        except ControlError:
+            return f"{endpoint} does not answer yet"
+        if not set(prefixes) <= set(held):
+            return f"{endpoint} holds {held}"
+    return ""
 
 
 def test_prefixes_of_both_families_are_announced_and_served(lab):

@@ -20,6 +20,9 @@ from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptSrcLLAddr,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -358,5 +361,26 @@ def test_vips_are_held_addresses_and_prefixes_of_both_families_and_let_go(in_nam
                 hold_vips([ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)], again)  # a killed one left them
                 assert routed(VIP) == "local"
         assert {vip: routed(vip) for vip in ours} == dict.fromkeys(ours, "unicast"), "all should have been let go"
+
+    in_namespace(body)
+
+
+def test_nobody_is_told_on_the_wire_who_holds_a_vip_of_ipv6(in_namespace):
+    own = "fd00:1:1::2"
+
+    def body(wires):
+        ip("link set lo up")
+        wires.with_ipv6()
+        header = Ether(src=wires.headers()[0][:6], dst=wires.headers()[0][6:12])
+        option = ICMPv6NDOptSrcLLAddr(lladdr=header.src)
+        with contextlib.ExitStack() as undo:
+            hold_vips([ip_network(OWN_VIPS[2])], undo)
+            end = undo.enter_context(wires.router_socket())
+            for target in (OWN_VIPS[2], own):
+                question = IPv6(src="fe80::1", dst=target, hlim=255) / ICMPv6ND_NS(tgt=target) / option
+                end.send(bytes(header / question))
+            while not (answer := Ether(end.recv(65535))).haslayer(ICMPv6ND_NA):
+                pass
+        assert answer[ICMPv6ND_NA].tgt == own, "should have been silent about the VIP, and spoken of its own address"
 
     in_namespace(body)
