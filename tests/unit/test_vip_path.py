@@ -119,7 +119,7 @@ def endpoint_next_door(wires):
 
 @contextlib.contextmanager
 def probing(*checks, own=OWN):
-    path = VipPath(own)
+    path = VipPath([own])
     path.open([VIP, VIP_V6])
     prober = Prober(lambda states: None, path=path)
     prober.set_checks(checks)
@@ -251,7 +251,7 @@ def test_a_tunnel_between_two_ip_versions_is_a_failure_with_a_reason(in_namespac
         with probing(check) as prober:
             until(lambda: prober.complete, "a verdict")
             assert prober.last_errors() == {
-                check: f"there is no tunnel from {MAGLEV} to {ENDPOINT_V6}: their IP versions differ"
+                check: f"this Maglev has no IPv6 address to send GRE to {ENDPOINT_V6} from"
             }
 
     in_namespace(body)
@@ -285,7 +285,7 @@ def frames(wire):
 
 def test_probes_have_ports_of_their_own_and_use_them_in_turn(in_namespace):
     def body(wires):
-        path = VipPath(OWN)
+        path = VipPath([OWN])
         path.open([VIP])
         with contextlib.ExitStack() as undo:
             taken = undo.enter_context(socket.socket())
@@ -305,7 +305,7 @@ def test_only_probes_take_that_way_and_it_goes_with_them(in_namespace):
     def body(wires):
         ip(f"route add default via {ROUTER}")
         before = ip("rule show"), ip("-6 rule show"), route_to_vip()
-        path = VipPath(ip_address(MAGLEV))
+        path = VipPath([OWN])
         path.open([VIP, VIP_V6])
         path.open([VIP, VIP_V6])  # it is there already
         for way in (route_to_vip(), route_to_vip("ipproto tcp sport", str(PORTS[0] - 1))):
@@ -323,7 +323,7 @@ def test_only_probes_take_that_way_and_it_goes_with_them(in_namespace):
 def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_taken_over(in_namespace):
     def body(wires):
         ip(f"route add default via {ROUTER}")
-        killed = VipPath(ip_address(MAGLEV))
+        killed = VipPath([OWN])
         killed.open([VIP])
         ip(f"link del {DEVICE}")  # as when the process dies; rule and last route stay
         with pytest.raises(RuntimeError, match="No route to host"):
@@ -337,12 +337,39 @@ def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_take
     in_namespace(body)
 
 
+def test_without_its_device_probes_fail_and_the_others_go_on(in_namespace):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        through = check_of("tcp")
+        plain = Check(ENDPOINT, HealthCheck(type="tcp", port=PORT, interval_s=0.1, timeout_s=0.1, fall=1))
+        with endpoint_next_door(wires), probing(through, plain) as prober:
+            until(lambda: prober.complete, "a first verdict of both")
+            ip(f"link del {DEVICE}")
+            until(lambda: prober.last_errors() == {through: "No route to host"}, "the failure of one")
+            assert prober.states()[plain].verdict is Verdict.HEALTHY
+
+    in_namespace(body)
+
+
+def test_ipv6_is_left_alone_where_no_vip_needs_it(in_namespace):
+    def body(wires):
+        path = VipPath([OWN])
+        path.open([VIP])
+        assert str(TABLE) not in ip("-6 rule show")
+        path.open([VIP, VIP_V6])
+        assert str(TABLE) in ip("-6 rule show")
+        path.close()
+        assert str(TABLE) not in ip("-6 rule show") + ip("rule show")
+
+    in_namespace(body)
+
+
 def test_a_second_path_on_one_machine_is_refused(in_namespace):
     def body(wires):
-        path = VipPath(ip_address(MAGLEV))
+        path = VipPath([OWN])
         path.open([VIP, VIP_V6])
         with pytest.raises(PlatformError, match="need a TUN device"):
-            VipPath(ip_address(MAGLEV)).open([VIP])
+            VipPath([OWN]).open([VIP])
         path.close()
 
     in_namespace(body)
