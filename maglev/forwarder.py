@@ -60,7 +60,7 @@ class ForwarderDaemon:
         self._reached: Collection[bytes] = ()  # those whose next hop the engine knows
         self._carried: frozenset[Member] = frozenset()
         self._neighbours = Neighbours(on_change=self._follow)
-        self._vip_path = VipPath(self._maglev.address)
+        self._vip_path = VipPath(self._maglev.addresses)
         self._prober = Prober(on_change=lambda states: self._rebuild(), path=self._vip_path, seed=name)
         self._plan: health.Plan
         self._rebuilding = threading.RLock()
@@ -81,6 +81,7 @@ class ForwarderDaemon:
             undo.callback(server.close)
             undo.callback(self._vip_path.close)
             self._neighbours.start()
+            self._open_vip_path(self._config)
             self._adopt(self._config)
             undo.callback(self._prober.stop)
             self._prober.start()
@@ -200,7 +201,7 @@ class ForwarderDaemon:
             self._last_read = fingerprint(self._file)
             try:
                 answer = self._commit(lambda: configuration.load(self._file), str(self._file))
-            except ConfigError as error:
+            except MaglevError as error:
                 self._refusal = str(error)
                 raise
             self._refusal = ""
@@ -218,15 +219,16 @@ class ForwarderDaemon:
                 self._reload_logged()
 
     def _reload_logged(self) -> None:
-        with contextlib.suppress(ConfigError):  # it has been logged
+        with contextlib.suppress(MaglevError):  # it has been logged
             self.reload()
 
     def _commit(self, read: Callable[[], Config], source: str) -> dict[str, Any]:
-        """Takes over a configuration whole, or raises ConfigError and changes nothing; returns what changed."""
+        """Takes over a configuration whole, or raises MaglevError and changes nothing; returns what changed."""
         try:
             fresh = read()
             self._check_same_machine(fresh, source)
-        except ConfigError as error:
+            self._open_vip_path(fresh)
+        except MaglevError as error:
             machine.say(f"{self._name}: configuration kept as it was: {error}")
             raise
         changes = diff(self._config, fresh)
@@ -255,6 +257,11 @@ class ForwarderDaemon:
         if problems:
             raise ConfigError(problems)
 
+    def _open_vip_path(self, config: Config) -> None:
+        """Makes what checks through the data path need, if there are any; PlatformError if this machine cannot."""
+        if vips := {check.vip for check in health.Plan(config, self._maglev).checks if check.vip}:
+            self._vip_path.open(vips)
+
     def _change_to(self, fresh: Config) -> None:
         """Adopts a configuration when the way to its new endpoints is known, or has been looked for long enough."""
         coming = self._targets_of(fresh) - self._targets
@@ -266,8 +273,6 @@ class ForwarderDaemon:
 
     def _adopt(self, config: Config) -> None:
         plan = health.Plan(config, self._maglev)
-        if vips := {check.vip for check in plan.checks if check.vip}:
-            self._vip_path.open(vips)
         with self._rebuilding:
             self._carried = carried_over(self._vips, self._config, config, self._maglev.shard)
             self._config, self._plan = config, plan

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
-import random
+import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,7 +35,6 @@ class Probes:
     def __init__(self, path: VipPath | None = None) -> None:
         self._path = path
         self._pinger = Pinger(path)
-        self._numbers = random.Random()  # of DNS questions: hard to guess, so that nobody else can answer
         self._attached = False
         self._kinds: dict[str, Callable[[Check], Awaitable[None]]] = {
             "ping": self._ping,
@@ -92,7 +91,7 @@ class Probes:
     async def _dns(self, check: Check) -> None:
         """Asks by UDP; answers to other questions are passed over (RFC 5452 §9.1)."""
         loop = asyncio.get_running_loop()
-        number = self._numbers.getrandbits(16)
+        number = secrets.randbits(16)  # hard to guess, so that nobody else can answer
         with self._socket(check, socket.SOCK_DGRAM) as connection:
             await _connect(connection, check)
             await loop.sock_sendall(connection, answers.dns_question(check.method, number))

@@ -57,14 +57,15 @@ ICMPV6 = 58  # IANA protocol number
 ECHO_REQUESTS = {ICMP: 8, ICMPV6: 128}  # RFC 792, RFC 4443
 
 Key = tuple[int, int]  # protocol, source port or sequence number
-Way = tuple[Tunnel, str]  # to an endpoint: the tunnel, and the endpoint's address
+Way = tuple[Tunnel, socket.socket, str]  # to an endpoint: tunnel, who sends, the endpoint's address
 
 
 class VipPath:
-    """The way of probes through the data path of the Maglev whose own address is given."""
+    """The way of probes through the data path of the Maglev whose own addresses are given, one of an IP version."""
 
-    def __init__(self, own: Address) -> None:
-        self._own = own
+    def __init__(self, own: Iterable[Address]) -> None:
+        self._own = {address.version: address for address in own}
+        self._gre: dict[int, socket.socket] = {}  # IP version: a raw socket that takes packets with their outer header
         self._ways: dict[Key, Way] = {}
         self._ways_to: dict[Address, Way] = {}
         self._ports = itertools.cycle(PORTS)
@@ -81,9 +82,11 @@ class VipPath:
         if not self.is_open:
             self._make()
         with IPRoute() as kernel:
+            index = kernel.link_lookup(ifname=DEVICE)[0]
             for vip in set(vips) - self._vips:
-                route = _to(vip.version, str(vip), RESETS_TABLE)
-                _add(kernel.route, **route, oif=kernel.link_lookup(ifname=DEVICE)[0])  # goes with the device
+                if vip.version not in {other.version for other in self._vips}:
+                    self._route(kernel, vip.version, index)
+                _add(kernel.route, **_to(vip.version, str(vip), RESETS_TABLE), oif=index)  # goes with the device
                 self._vips.add(vip)
 
     def _make(self) -> None:
@@ -92,9 +95,7 @@ class VipPath:
             with IPRoute() as kernel:
                 index = kernel.link_lookup(ifname=DEVICE)[0]
                 kernel.link("set", index=index, mtu=MTU_BYTES, txqlen=QUEUE_PACKETS, state="up")
-                for version in FAMILIES:
-                    self._route(kernel, version, index, undo)
-            self._gre = undo.enter_context(_open_gre_socket(self._own))
+            self._gre = {version: undo.enter_context(_open_gre_socket(version)) for version in self._own}
             self._undo = undo.pop_all()
         self._device = device
 
@@ -106,7 +107,7 @@ class VipPath:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has a loop carry packets from the device into GRE."""
-        loop.add_reader(self._device, self._carry)
+        loop.add_reader(self._device, self._carry, loop)
 
     def enlist(self, probe: socket.socket, protocol: int, endpoint: Address) -> None:
         """Has all that a socket will send to VIPs go to one endpoint; `protocol` is TCP or UDP."""
@@ -126,45 +127,48 @@ class VipPath:
         """Has the echo request with a sequence number, from a socket with `MARK`, go to one endpoint."""
         self._ways[protocol, sequence] = self._way_to(endpoint)
 
-    def _route(self, kernel: IPRoute, version: int, index: int, undo: contextlib.ExitStack) -> None:
+    def _route(self, kernel: IPRoute, version: int, index: int) -> None:
         """Routes marked packets of one IP version into the device; what a killed forwarder left behind may be there."""
-        family = FAMILIES[version]
-        if version == 6 and not os.path.exists("/proc/sys/net/ipv6"):
-            return
-        own = {"prefsrc": str(self._own)} if self._own.version == version else {}
+        own = {"prefsrc": str(self._own[version])} if version in self._own else {}
         everywhere = _to(version, EVERYWHERE[version], TABLE)
         refuse = {**everywhere, "type": "unreachable", "priority": LAST_METRIC}
         _add(kernel.route, **refuse)
-        undo.callback(_delete, "route", refuse)
+        self._undo.callback(_delete, "route", refuse)
         _add(kernel.route, **everywhere, oif=index, **own)
         resets = {"ip_proto": TCP, "sport_range": f"{PORTS[0]}:{PORTS[-1]}", "table": RESETS_TABLE}
         for what in ({"fwmark": MARK, "table": TABLE}, resets):
-            rule = {"priority": PRIORITY, "family": family, **what}
+            rule = {"priority": PRIORITY, "family": FAMILIES[version], **what}
             _add(kernel.rule, **rule)
-            undo.callback(_delete, "rule", rule)
+            self._undo.callback(_delete, "rule", rule)
 
-    def _carry(self) -> None:
+    def _carry(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what has come out of the device, each packet to its endpoint."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             for _ in range(PACKETS_AT_ONCE):
                 packet = os.read(self._device, MTU_BYTES)
                 way = self._ways.get(_key(packet))
                 if way is not None:
-                    self._send(packet, *way)
-
-    def _send(self, packet: bytes, tunnel: Tunnel, endpoint: str) -> None:
-        """Sends a packet in GRE; one that cannot be sent is lost, as on any way, and the probe will find out."""
-        with contextlib.suppress(OSError, Discard):
-            self._gre.sendto(tunnel.encapsulate(packet), (endpoint, 0))
+                    _send(packet, *way)
+        except BlockingIOError:
+            return
+        except OSError:  # somebody has removed the device: what should have gone there is refused from now on
+            loop.remove_reader(self._device)
 
     def _way_to(self, endpoint: Address) -> Way:
-        """Returns the way to an endpoint; PlatformError if that has another IP version than this Maglev."""
+        """Returns the way to an endpoint; PlatformError if this Maglev has no address of its IP version."""
         if endpoint not in self._ways_to:
-            if endpoint.version != self._own.version:
-                raise PlatformError(f"there is no tunnel from {self._own} to {endpoint}: their IP versions differ")
-            tunnel = Tunnel(pack_address(self._own), pack_address(endpoint))
-            self._ways_to[endpoint] = tunnel, str(endpoint)
+            own = self._own.get(endpoint.version)
+            if own is None:
+                raise PlatformError(f"this Maglev has no IPv{endpoint.version} address to send GRE to {endpoint} from")
+            tunnel = Tunnel(pack_address(own), pack_address(endpoint))
+            self._ways_to[endpoint] = tunnel, self._gre[endpoint.version], str(endpoint)
         return self._ways_to[endpoint]
+
+
+def _send(packet: bytes, tunnel: Tunnel, gre: socket.socket, endpoint: str) -> None:
+    """Sends a packet in GRE; one that cannot be sent is lost, as on any way, and the probe will find out."""
+    with contextlib.suppress(OSError, Discard):
+        gre.sendto(tunnel.encapsulate(packet), (endpoint, 0))
 
 
 def _key(packet: bytes) -> Key:
@@ -193,10 +197,9 @@ def _make_device(undo: contextlib.ExitStack) -> int:
     return device
 
 
-def _open_gre_socket(own: Address) -> socket.socket:
-    """Returns a raw socket that takes packets with their outer header."""
+def _open_gre_socket(version: int) -> socket.socket:
     try:
-        return socket.socket(FAMILIES[own.version], socket.SOCK_RAW, socket.IPPROTO_RAW)
+        return socket.socket(FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW)
     except PermissionError:
         raise PlatformError("health checks through the VIP need CAP_NET_RAW: run the forwarder as root") from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import select
 import socket
 import threading
 import time
@@ -21,8 +21,8 @@ from maglev.config import HealthCheck
 from maglev.engine import decapsulation
 from maglev.engine.probes import Prober
 from maglev.engine.vip_path import DEVICE, MARK, PORTS, TABLE, VipPath
-from maglev.errors import PlatformError
-from maglev.flow import GRE
+from maglev.errors import Discard, PlatformError, Reason
+from maglev.flow import unpack_address
 from maglev.health import Check, Verdict
 
 VIP, OTHER_VIP = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -39,37 +39,57 @@ def until(condition, what):
         time.sleep(0.005)
 
 
+class Gate(decapsulation.Gate):
+    """Lets in what Maglevs send to VIPs, late or not at all if it is told so, and keeps what it has let in."""
+
+    def __init__(self):
+        super().__init__([OWN, OWN_V6], [ip_network(vip) for vip in (VIP, OTHER_VIP, VIP_V6)])
+        self.is_deaf = False
+        self.is_slow_by_s = 0.0
+        self.heard = []  # who sent it, inner packet
+
+    def admit(self, received):
+        if self.is_deaf:
+            raise Discard(Reason.NOT_FROM_MAGLEV)
+        time.sleep(self.is_slow_by_s)
+        inner = super().admit(received)
+        self.heard.append((unpack_address(received.source), inner))
+        return inner
+
+
 class Endpoint:
     """What runs next door: decapsulation, the VIP on loopback, and servers that know whom they have met."""
 
     def __init__(self, undo):
         self.met = []
-        maglevs, vips = [ip_address(MAGLEV)], [ip_network(VIP), ip_network(OTHER_VIP)]
-        device, [receiver] = decapsulation.make_tun_device(undo), decapsulation.open_receivers(maglevs, undo)
-        self.gate = decapsulation.Gate(maglevs, vips)
-        self.is_deaf = threading.Event()
-        self.is_slow_by_s = 0.0
-        self.heard = []  # inner packets
-        decapsulation.hold_vips(vips[:1], undo)
+        self.gate = Gate()
+        self._ended = threading.Event()
+        undo.callback(self._ended.set)
+        device, receivers = decapsulation.make_tun_device(undo), decapsulation.open_receivers([OWN, OWN_V6], undo)
         ip("link set lo up")
-        self._tcp = undo.enter_context(socket.create_server(("", PORT)))
+        decapsulation.hold_vips([ip_network(VIP), ip_network(VIP_V6)], undo)
+        self._tcp = undo.enter_context(socket.create_server(("", PORT), family=socket.AF_INET6, dualstack_ipv6=True))
         self._udp = {port: undo.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for port in (PORT, DNS_PORT)}
         for port, server in self._udp.items():
             server.bind((str(VIP), port))
-        workers = [(self._decapsulate, device, receiver), (self._serve_http,), (self._serve_udp, PORT, bytes.upper)]
+        workers = [(self._decapsulate, device, receivers), (self._serve_http,), (self._serve_udp, PORT, bytes.upper)]
         for work, *arguments in [*workers, (self._serve_udp, DNS_PORT, answer_dns)]:
             threading.Thread(target=work, args=arguments, daemon=True).start()
 
-    def _decapsulate(self, device, receiver):
-        with contextlib.suppress(OSError, ValueError):  # closed, at the end of the test
-            decapsulation.pump([_Hearing(receiver, self)], device, self.gate)
+    def _decapsulate(self, device, receivers):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a receiver that is closed
+            while not self._ended.is_set():
+                for receiver in select.select(receivers, [], [], 0.1)[0]:
+                    decapsulation._carry(receiver.receive(), device, self.gate)
 
     def _serve_http(self):
         while self._tcp.fileno() >= 0:
             with contextlib.suppress(OSError):  # a probe that is over already, or the end of the test
                 connection, client = self._tcp.accept()
                 with connection:
-                    self.met.append((connection.getsockname()[0], client[0]))
+                    self.met.append(
+                        tuple(each[0].removeprefix("::ffff:") for each in (connection.getsockname(), client))
+                    )
                     connection.recv(1024)
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell")
 
@@ -79,22 +99,6 @@ class Endpoint:
                 asked, client = self._udp[port].recvfrom(2048)
                 self.met.append((str(VIP), client[0]))
                 self._udp[port].sendto(answer(asked), client)
-
-
-class _Hearing:
-    """A receiver that can be made deaf, or slow, and remembers what it heard."""
-
-    def __init__(self, receiver, endpoint):
-        self._receiver, self._endpoint = receiver, endpoint
-        self.fileno = receiver.fileno
-
-    def receive(self):
-        received = self._receiver.receive()
-        if self._endpoint.is_deaf.is_set():
-            raise BlockingIOError
-        time.sleep(self._endpoint.is_slow_by_s)
-        self._endpoint.heard.append(received.gre[4:])
-        return received
 
 
 def answer_dns(asked):
@@ -127,7 +131,7 @@ def endpoint_next_door(wires):
 
 
 @contextlib.contextmanager
-def probing(*checks, own=OWN):
+def probing(*checks, own=(OWN,)):
     path = VipPath(own)
     path.open([VIP, VIP_V6])
     prober = Prober(lambda states: None, path=path)
@@ -164,7 +168,7 @@ def fail_the_endpoint(wires, endpoint, how):
     if how == "no VIP":
         wires.next_door(ip, f"address del {VIP}/32 dev lo")
     else:
-        endpoint.is_deaf.set()
+        endpoint.gate.is_deaf = True
 
 
 @pytest.mark.parametrize("how", ["no VIP", "no decapsulation"])
@@ -202,56 +206,26 @@ def test_a_probe_leaves_no_connection_behind(in_namespace):
 
 
 def speak_ipv6(wires):
-    """Gives both machines addresses of IPv6, and the one next door the VIP."""
+    """Gives both machines addresses of IPv6."""
     ip(f"address add {OWN_V6}/64 dev {wires.maglev} nodad")
     ip(f"-6 route add default via {ENDPOINT_V6}")
-    held = (f"{ENDPOINT_V6}/64", wires.router), ("fe80::1/64", wires.router), (f"{VIP_V6}/128", "lo")
-    for address, device in held:  # without one of the link, the kernel would ask for no neighbour on the VIP's behalf
-        wires.next_door(ip, f"address add {address} dev {device} nodad")
-    wires.next_door(ip, "link set lo up")
+    for address in (f"{ENDPOINT_V6}/64", "fe80::1/64"):  # of the link: from where it asks for neighbours for the VIP
+        wires.next_door(ip, f"address add {address} dev {wires.router} nodad")
 
 
-def take_out_of_gre(undo, came_in):
-    """Takes IPv6 out of GRE over either version, without a look at who sent it."""
-    device = decapsulation.make_tun_device(undo)
-
-    def pump(receiver, outer_bytes):
-        with contextlib.suppress(OSError):
-            while True:
-                packet, sender = receiver.recvfrom(65535)
-                came_in.append((ip_address(sender[0]), packet[outer_bytes : outer_bytes + 4]))
-                os.write(device, packet[outer_bytes + 4 :])
-
-    for family, outer_bytes in ((socket.AF_INET, 20), (socket.AF_INET6, 0)):
-        receiver = undo.enter_context(socket.socket(family, socket.SOCK_RAW, GRE))
-        threading.Thread(target=pump, args=(receiver, outer_bytes), daemon=True).start()
-
-
-@pytest.mark.parametrize(("own", "endpoint"), [(OWN_V6, ENDPOINT_V6), (ip_address(MAGLEV), ENDPOINT)])
+@pytest.mark.parametrize(("own", "endpoint"), [(OWN_V6, ENDPOINT_V6), (OWN, ENDPOINT)])
 def test_a_vip_of_ipv6_is_reached_in_gre_over_either_version(in_namespace, own, endpoint):
     def body(wires):
         speak_ipv6(wires)
-        came_in = []
-        with contextlib.ExitStack() as undo:
-            wires.next_door(take_out_of_gre, undo, came_in)
-            server = undo.enter_context(wires.next_door(socket.create_server, ("::", PORT), family=socket.AF_INET6))
-            wires.next_door(threading.Thread(target=answer_all, args=(server,), daemon=True).start)
+        with endpoint_next_door(wires) as there:
             kinds = [check_of(kind, VIP_V6)._replace(address=endpoint) for kind in ("ping", "tcp", "http")]
-            with probing(*kinds, own=own) as prober:
+            with probing(*kinds, own=[OWN, OWN_V6]) as prober:
                 until(lambda: prober.complete, "a first verdict of every check")
                 assert set(verdicts(prober).values()) == {Verdict.HEALTHY}, prober.last_errors()
-        assert set(came_in) == {(own, bytes.fromhex("000086dd"))}
+            assert {*there.met} == {(str(VIP_V6), str(OWN_V6))}
+            assert {(sender, inner[0] >> 4) for sender, inner in there.gate.heard} == {(own, 6)}
 
     in_namespace(body)
-
-
-def answer_all(server):
-    while server.fileno() >= 0:
-        with contextlib.suppress(OSError):
-            connection = server.accept()[0]
-            with connection:
-                connection.recv(1024)
-                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nwell")
 
 
 def test_a_tunnel_between_two_ip_versions_is_a_failure_with_a_reason(in_namespace):
@@ -259,9 +233,7 @@ def test_a_tunnel_between_two_ip_versions_is_a_failure_with_a_reason(in_namespac
         check = check_of("tcp")._replace(address=ENDPOINT_V6)
         with probing(check) as prober:
             until(lambda: prober.complete, "a verdict")
-            assert prober.last_errors() == {
-                check: f"there is no tunnel from {MAGLEV} to {ENDPOINT_V6}: their IP versions differ"
-            }
+            assert prober.last_errors() == {check: f"this Maglev has no IPv6 address to send GRE to {ENDPOINT_V6} from"}
 
     in_namespace(body)
 
@@ -272,11 +244,11 @@ def test_an_answer_that_comes_too_late_is_reset_through_the_data_path_too(in_nam
     def body(wires):
         ip(f"route add default via {ROUTER}")
         with endpoint_next_door(wires) as endpoint, wires.router_socket() as wire:
-            endpoint.is_slow_by_s = 0.2
+            endpoint.gate.is_slow_by_s = 0.2
             with probing(check_of("tcp", timeout_s=0.05)) as prober:
                 until(lambda: prober.complete, "a verdict")
                 assert set(prober.last_errors().values()) == {"no answer within 0.05 s"}
-                until(lambda: any("R" in IP(inner)[TCP].flags for inner in endpoint.heard), "a reset in GRE")
+                until(lambda: any("R" in IP(inner)[TCP].flags for _, inner in endpoint.gate.heard), "a reset in GRE")
             wire.setblocking(False)
             plain = [packet for packet in map(Ether, frames(wire)) if IP in packet and packet[IP].dst == str(VIP)]
             assert not [packet for packet in plain if GRE_LAYER not in packet], (
@@ -294,7 +266,7 @@ def frames(wire):
 
 def test_probes_have_ports_of_their_own_and_use_them_in_turn(in_namespace):
     def body(wires):
-        path = VipPath(OWN)
+        path = VipPath([OWN])
         path.open([VIP])
         with contextlib.ExitStack() as undo:
             taken = undo.enter_context(socket.socket())
@@ -314,7 +286,7 @@ def test_only_probes_take_that_way_and_it_goes_with_them(in_namespace):
     def body(wires):
         ip(f"route add default via {ROUTER}")
         before = ip("rule show"), ip("-6 rule show"), route_to_vip()
-        path = VipPath(ip_address(MAGLEV))
+        path = VipPath([OWN])
         path.open([VIP, VIP_V6])
         path.open([VIP, VIP_V6])  # it is there already
         for way in (route_to_vip(), route_to_vip("ipproto tcp sport", str(PORTS[0] - 1))):
@@ -332,7 +304,7 @@ def test_only_probes_take_that_way_and_it_goes_with_them(in_namespace):
 def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_taken_over(in_namespace):
     def body(wires):
         ip(f"route add default via {ROUTER}")
-        killed = VipPath(ip_address(MAGLEV))
+        killed = VipPath([OWN])
         killed.open([VIP])
         ip(f"link del {DEVICE}")  # as when the process dies; rule and last route stay
         with pytest.raises(RuntimeError, match="No route to host"):
@@ -346,12 +318,39 @@ def test_what_a_killed_forwarder_leaves_behind_sends_no_probe_astray_and_is_take
     in_namespace(body)
 
 
+def test_without_its_device_probes_fail_and_the_others_go_on(in_namespace):
+    def body(wires):
+        ip(f"route add default via {ROUTER}")
+        through = check_of("tcp")
+        plain = Check(ENDPOINT, HealthCheck(type="tcp", port=PORT, interval_s=0.1, timeout_s=0.1, fall=1))
+        with endpoint_next_door(wires), probing(through, plain) as prober:
+            until(lambda: prober.complete, "a first verdict of both")
+            ip(f"link del {DEVICE}")
+            until(lambda: prober.last_errors() == {through: "No route to host"}, "the failure of one")
+            assert prober.states()[plain].verdict is Verdict.HEALTHY
+
+    in_namespace(body)
+
+
+def test_ipv6_is_left_alone_where_no_vip_needs_it(in_namespace):
+    def body(wires):
+        path = VipPath([OWN])
+        path.open([VIP])
+        assert str(TABLE) not in ip("-6 rule show")
+        path.open([VIP, VIP_V6])
+        assert str(TABLE) in ip("-6 rule show")
+        path.close()
+        assert str(TABLE) not in ip("-6 rule show") + ip("rule show")
+
+    in_namespace(body)
+
+
 def test_a_second_path_on_one_machine_is_refused(in_namespace):
     def body(wires):
-        path = VipPath(ip_address(MAGLEV))
+        path = VipPath([OWN])
         path.open([VIP, VIP_V6])
         with pytest.raises(PlatformError, match="need a TUN device"):
-            VipPath(ip_address(MAGLEV)).open([VIP])
+            VipPath([OWN]).open([VIP])
         path.close()
 
     in_namespace(body)
