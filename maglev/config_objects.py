@@ -11,7 +11,17 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -38,7 +48,9 @@ A_NAME = "a name: letters, digits and . _ - (at most 63, the first a letter or d
 WITH_PORTS = ("tcp", "udp", TCP, UDP)
 HEX = "hex:"  # before the digits, where a text of a health check is meant in hex
 AN_ADDRESS = "an IP address, such as 192.0.2.1"
-A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28 (no bits set behind the prefix)"
+A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28"
+A_PROTOCOL = "tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255"
+PASSED_OVER_IN_V6 = (0, 43, 44, 51, 60)  # extension headers, AH among them (RFC 8200 §4): a packet is what follows them
 A_SECOND_ADDRESS = "an IPv6 address, such as fd00:1:1::2, beside an IPv4 address in `address`"
 POSITIVE_S = "seconds, a number from 0.01 to 3600"
 STATUSES = "for http: a status from 100 to 599, a range such as 200-399, or a list of these"
@@ -103,6 +115,32 @@ def _address6(value: object) -> object:
     if not isinstance(parsed, IPv6Address):
         raise ValueError(A_SECOND_ADDRESS)
     return parsed
+
+
+def _vip_address(value: object) -> object:
+    """Reads an address; a prefix that has not been taken apart yet has bits set behind it, or is none."""
+    with contextlib.suppress(ValueError):
+        return _address(value)
+    prefix = _interface(value)
+    if prefix is None:
+        raise ValueError(A_VIP_ADDRESS)
+    raise ValueError(f"a prefix without bits set behind it: {prefix.network}, or one address: {prefix.ip}")
+
+
+def _interface(value: object) -> IPv4Interface | IPv6Interface | None:
+    """Returns what a text such as 192.0.2.0/28 says, None if it is no address with a length."""
+    if isinstance(value, str) and re.fullmatch(r"[^/%]+/[0-9]{1,3}", value):
+        with contextlib.suppress(ValueError):
+            return ip_interface(value)
+    return None
+
+
+def _protocol(value: object) -> object:
+    """Reads a name or a number, in one go: a union would say of either what is wrong with it."""
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+    if is_number or (isinstance(value, str) and value in PROTOCOL_NUMBERS):
+        return value
+    raise ValueError(A_PROTOCOL)
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -262,13 +300,11 @@ class Vip(_Object):
     """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2)."""
 
     name: Name = Field(description=A_NAME)
-    address: IP = Field(description=A_VIP_ADDRESS)
+    address: Annotated[IPv4Address | IPv6Address, BeforeValidator(_vip_address)] = Field(description=A_VIP_ADDRESS)
     prefix_length: Annotated[int, Field(strict=True)] | None = Field(
-        default=None, description="nothing: write the length after the address, such as 192.0.2.0/28"
+        default=None, description="the bits of the address that count, if it is a prefix: a whole number"
     )
-    protocol: Literal["tcp", "udp", "sctp", "esp", "ah", "gre"] | Annotated[int, Field(strict=True, ge=0, le=255)] = (
-        Field(description="tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255")
-    )
+    protocol: Annotated[str | int, BeforeValidator(_protocol)] = Field(description=A_PROTOCOL)
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
         description="a whole number from 1 to 65535, or 0 for any; none for protocols other than tcp and udp"
     )
@@ -286,15 +322,38 @@ class Vip(_Object):
     @classmethod
     def _complete(cls, value: Any) -> Any:
         """Gives protocols without ports the port 0, and takes an address with a length, such as 192.0.2.0/28, apart."""
-        if isinstance(value, dict) and value.get("protocol") not in (None, *WITH_PORTS):
-            value = {"port": 0} | value
-        address = value.get("address") if isinstance(value, dict) else None
-        if not isinstance(address, str) or "/" not in address or "prefix_length" in value:
+        if not isinstance(value, dict):
             return value
-        network = ip_network(address) if _is_network(address) else None
-        if network is None:
-            return value  # the address will be refused
-        return value | {"address": network.network_address, "prefix_length": network.prefixlen}
+        if value.get("protocol") not in (None, *WITH_PORTS):
+            value = {"port": 0} | value
+        prefix = _interface(value.get("address"))
+        if prefix is None or prefix.ip != prefix.network.network_address:
+            return value
+        if value.get("prefix_length") is not None:
+            raise ValueError("a length after the address or a prefix_length, not both")
+        return value | {"address": prefix.ip, "prefix_length": prefix.network.prefixlen}
+
+    @field_validator("prefix_length")
+    @classmethod
+    def _length_suits_address(cls, length: int | None, info: ValidationInfo) -> int | None:
+        """Returns None for the length of a whole address: there is one way to say each thing."""
+        address = info.data.get("address")
+        if length is None or address is None:
+            return length
+        try:
+            ip_network((address, length))
+        except ValueError:
+            allowed = f"a whole number from 0 to {address.max_prefixlen}, with no bits set in {address} behind so many"
+            raise ValueError(allowed) from None
+        return None if length == address.max_prefixlen else length
+
+    @field_validator("protocol")
+    @classmethod
+    def _protocol_is_seen(cls, protocol: str | int, info: ValidationInfo) -> str | int:
+        number = PROTOCOL_NUMBERS.get(protocol, protocol) if isinstance(protocol, str) else protocol
+        if isinstance(info.data.get("address"), IPv6Address) and number in PASSED_OVER_IN_V6:
+            raise ValueError("a protocol that is no extension header of IPv6: Maglev looks at what follows those")
+        return protocol
 
     @field_validator("port")
     @classmethod
@@ -307,7 +366,13 @@ class Vip(_Object):
     @property
     def protocol_number(self) -> int:
         """The protocol's IANA number."""
-        return self.protocol if isinstance(self.protocol, int) else PROTOCOL_NUMBERS[self.protocol]
+        return PROTOCOL_NUMBERS[self.protocol] if isinstance(self.protocol, str) else self.protocol
+
+    @property
+    def protocol_shown(self) -> str:
+        """The protocol as a person writes it: by its name, if it has one."""
+        names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+        return names.get(self.protocol_number, str(self.protocol_number))
 
     @property
     def network(self) -> IPv4Network | IPv6Network:
@@ -319,13 +384,6 @@ class Vip(_Object):
     def shown(self) -> str:
         """The VIP's address as a person writes it: 192.0.2.1, or 192.0.2.0/28."""
         return str(self.address) if self.prefix_length is None else str(self.network)
-
-
-def _is_network(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        ip_network(text)
-        return "%" not in text
-    return False
 
 
 class ConnectionTable(_Object):

@@ -50,7 +50,7 @@ def maglev_addresses_are_unique(draft: Draft) -> Iterator[Finding]:
 
 
 def vips_are_unique(draft: Draft) -> Iterator[Finding]:
-    found = ((path, f"{vip.shown} {vip.protocol_number} {vip.port}") for path, vip in draft.vips.items())
+    found = ((path, f"{vip.shown} {vip.protocol_shown} {vip.port}") for path, vip in draft.vips.items())
     yield from _repeated(found, "an address, protocol and port that no other VIP has")
 
 
@@ -106,7 +106,7 @@ def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
     longest_s = draft.forwarder.connection_table.idle_timeout_s
     for path, vip in draft.vips.items():
         if vip.idle_timeout_s is not None and vip.idle_timeout_s > longest_s:
-            allowed = f"at most the connection table's, forwarder.connection_table.idle_timeout_s: {longest_s:g}"
+            allowed = f"at most {longest_s:g}, which forwarder.connection_table.idle_timeout_s says"
             yield f"{path}.idle_timeout_s", vip.idle_timeout_s, allowed
 
 
@@ -137,7 +137,8 @@ def vip_addresses_are_virtual(draft: Draft) -> Iterator[Finding]:
     for name, pool in draft.pools.items():
         real |= {endpoint.address: f"{_at(name, i)}.address" for i, endpoint in enumerate(pool.endpoints)}
     for path, vip in draft.vips.items():
-        for address in filter(vip.network.__contains__, real):
+        address = _machine_in(vip, real)
+        if address is not None:
             yield f"{path}.address", vip.shown, f"addresses that no machine has; {real[address]} has {address}"
 
 
@@ -170,6 +171,13 @@ def _addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
 def _maglev_addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
     for path, machine in draft.maglevs.items():
         yield from zip((f"{path}.address", f"{path}.address6"), machine.addresses, strict=False)
+
+
+def _machine_in(vip: Vip, machines: Mapping[Address, str]) -> Address | None:
+    """Returns the first address of a machine that belongs to a VIP, None if there is none."""
+    if vip.prefix_length is None:
+        return vip.address if vip.address in machines else None
+    return next(filter(vip.network.__contains__, machines), None)
 
 
 def _at(pool_name: str, index: int) -> str:

@@ -53,6 +53,8 @@ def _check_known(config: Config, down: Collection[Address]) -> None:
 
 def _print_summary(statistics: Statistics) -> None:
     print(f"forwarded {statistics.forwarded.total()}", file=sys.stderr)
+    if statistics.redirected:
+        print(f"redirected {statistics.redirected.total()}", file=sys.stderr)
     for reason, count in sorted(statistics.reasons.items()):
         fate = "ignored" if reason in IGNORED else "held" if reason == Reason.HELD else "dropped"
         print(f"{fate} {count} {reason}", file=sys.stderr)

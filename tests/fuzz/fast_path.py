@@ -16,16 +16,19 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from itertools import islice
 from typing import NamedTuple
 
-from maglev import config
+from maglev import config, icmp
 from maglev.conntrack import ConnectionTable
+from maglev.errors import Reason
 from maglev.fast.forwarder import FastForwarder
-from maglev.flow import pack_address
+from maglev.flow import GRE, pack_address
 from maglev.forwarding import Decision, Forwarder
 from maglev.fragments import Limits
-from maglev.packets import internet_sum
+from maglev.packets import internet_sum, parse
 from maglev.selection import MapBuilder
 
 OWN = [pack_address("10.1.1.2"), pack_address("fd00:1::2")]
@@ -50,6 +53,7 @@ NUMBERS = {"tcp": 6, "udp": 17, "esp": 50}
 WEB, NAMES = [f"10.2.{number}.2" for number in range(1, 8)], ["10.3.1.2", "10.3.2.2", "10.2.3.2"]
 MIXED = ["10.2.1.2", "fd00:2::1", "fd00:2::2"]
 LINK = bytes.fromhex("020000000002020000000001")
+FLOWS = 3  # of a client to a VIP: few, so that they meet again
 HISTORY = 2000  # frames between two fresh starts
 IDLE_S = 60.0
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
@@ -76,29 +80,31 @@ def a_map(choices: random.Random, builder: MapBuilder):
     return builder.build(config.parse(json.dumps(document)), "default", lambda member: member.address not in down)
 
 
-def transport(choices: random.Random, protocol: int, flow: int, port: int) -> bytes:
+def transport(choices: random.Random, protocol: int, client: str, target: Target) -> bytes:
     """Returns a transport header and payload, mostly sound."""
-    sport = 1024 + flow
+    sport = 1024 + choices.randrange(FLOWS)
     payload = choices.randbytes(choices.choice([0, 0, 6, 40, 1400]))
     if protocol == 6:
         flags = choices.choice([0x02, 0x10, 0x18, 0x12, 0x11, 0x04, 0xC2, 0])
-        offset = choices.choice([5, 5, 5, 5, 8, 4, 15])
-        return struct.pack("!HHIIBBHHH", sport, port, 1, 2, offset << 4, flags, 1024, 0, 0) + payload
+        offset = choices.choice([5] * 12 + [8, 4, 15])
+        return struct.pack("!HHIIBBHHH", sport, target.port, 1, 2, offset << 4, flags, 1024, 0, 0) + payload
     if protocol == 17:
-        length = choices.choice([8 + len(payload)] * 6 + [7, 8, 9 + len(payload)])
-        return struct.pack("!HHHH", sport, port, length, 0) + payload
-    if protocol in (1, 58) and choices.random() < 0.6:
-        return an_error(choices, 4 if protocol == 1 else 6, flow)
+        length = choices.choice([8 + len(payload)] * 12 + [7, 8, 9 + len(payload)])
+        return struct.pack("!HHHH", sport, target.port, length, 0) + payload
+    if protocol in (1, 58) and choices.random() < 0.8:
+        return an_error(choices, client, target)
     return choices.randbytes(choices.choice([0, 4, 8, 30])) + payload
 
 
-def an_error(choices: random.Random, version: int, flow: int) -> bytes:
-    """Returns an ICMP error about a packet that a VIP sent to a client."""
-    vip = a_target(choices, version)
-    ports = struct.pack("!HHHH", vip.port, 1024 + flow, 8, 0)
-    quoted = ip_packet(choices, version, vip.protocol, vip.address, choices.choice(CLIENTS[version]), ports)
+def an_error(choices: random.Random, client: str, target: Target) -> bytes:
+    """Returns an ICMP error about a packet that a VIP sent to a client, mostly about one from where the error goes."""
+    version = ip_address(client).version
+    vip = target if choices.random() < 0.8 else a_target(choices, version)
+    ports = struct.pack("!HHHH", vip.port, 1024 + choices.randrange(FLOWS), 8, 0)
+    payload = bytes(choices.choice([0, 0, 0, 1400]))
+    quoted = ip_packet(choices, version, vip.protocol, vip.address, client, ports + payload)
     kind = choices.choice([3, 11, 3, 8] if version == 4 else [1, 2, 3, 128])
-    return struct.pack("!BBHI", kind, 4, 0, 1400) + quoted[: choices.choice([2000, 2000, 2000, 28, 24, 10])]
+    return struct.pack("!BBHI", kind, 4, 0, 1400) + quoted[: choices.choice([2000] * 5 + [28, 24, 10])]
 
 
 class Target(NamedTuple):
@@ -120,57 +126,105 @@ def a_target(choices: random.Random, version: int) -> Target:
     return Target(address, NUMBERS[protocol], port)
 
 
-def ip_packet(choices: random.Random, version: int, protocol: int, source: str, destination: str, body: bytes) -> bytes:
+class Part(NamedTuple):
+    """Which part of a packet is sent; `bits` are flags and offset as IPv4 has them."""
+
+    identification: int
+    bits: int
+
+
+WHOLE = (0x4000,) * 10 + (0,) * 5  # may not, or may be cut
+PARTS = (0x2000, 0x2000, 0x00B9, 0x20B9)
+
+
+def ip_packet(
+    choices: random.Random, version: int, protocol: int, source: str, destination: str, body: bytes,
+    part: Part | None = None,
+) -> bytes:  # fmt: skip
     """Returns an IP packet around a body, sometimes with options, extension headers, or as a fragment."""
     make = v4_packet if version == 4 else v6_packet
-    return make(choices, protocol, ip_address(source).packed, ip_address(destination).packed, body)
+    return make(choices, protocol, ip_address(source).packed, ip_address(destination).packed, body, part)
 
 
-def v4_packet(choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes) -> bytes:
+def v4_packet(
+    choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes, part: Part | None
+) -> bytes:
     options = choices.choice([b""] * 15 + [bytes.fromhex("01010101"), bytes.fromhex("94040000")])
-    fragment = choices.choice([0x4000] * 10 + [0] * 5 + [0x2000, 0x2000, 0x00B9, 0x20B9])
+    part = part or Part(choices.randrange(4), choices.choice(WHOLE + PARTS[: choices.choice([0, 0, 4])]))
     header = struct.pack(
         "!BBHHHBBH4s4s", 0x45 + len(options) // 4, choices.choice([0, 0, 0xB8]), 20 + len(options) + len(body),
-        choices.randrange(4), fragment, choices.choice([1, 64]), protocol, 0, source, destination,
+        *part, choices.choice([1, 64]), protocol, 0, source, destination,
     ) + options  # fmt: skip
     return header[:10] + struct.pack("!H", -internet_sum(header) % 0xFFFF) + header[12:] + body
 
 
-def v6_packet(choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes) -> bytes:
+def v6_packet(
+    choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes, part: Part | None
+) -> bytes:
+    if part:
+        body, protocol = fragment_header(protocol, part) + body, 44
     for _ in range(choices.choice([0] * 12 + [1, 1, 2, 3])):
-        kind = choices.choice([0, 43, 60, 51, 44, 44, 44])
+        kind = choices.choice([0, 43, 60, 51, 44])
         if kind == 44:
-            part = choices.choice([0, 1, 1, 0x05C8, 0x05C9])
-            body = struct.pack("!BBHI", protocol, 0, part, choices.randrange(4)) + body
+            some = Part(choices.randrange(4), choices.choice((0, *PARTS)))  # 0: a fragment that is the whole packet
+            body = fragment_header(protocol, some) + body
         else:
             units = choices.choice([0, 0, 1])
             size = (units + 2) * 4 if kind == 51 else (units + 1) * 8
             body = bytes([protocol, units]) + bytes(size - 2) + body
         protocol = kind
+    if choices.random() < 0.01:
+        body = body[: choices.randrange(17)]  # a chain of headers that ends too early
     first = 6 << 28 | choices.choice([0, 0, 0xB8]) << 20 | choices.randrange(1 << 20)
     return struct.pack("!IHBB16s16s", first, len(body), protocol, choices.choice([1, 64]), source, destination) + body
 
 
-def a_packet(choices: random.Random) -> bytes:
-    """Returns a frame that a client or another Maglev may send, from few flows so that they meet again."""
+def fragment_header(protocol: int, part: Part) -> bytes:
+    offset, more = part.bits & 0x1FFF, part.bits >> 13 & 1
+    return struct.pack("!BBHI", protocol, 0, offset << 3 | more, part.identification)
+
+
+def fragmented(choices: random.Random, version: int, protocol: int, source: str, destination: str, body: bytes):
+    """Returns the fragments of a packet, in any order, sometimes without one of them, or with one twice."""
+    step = max(8, -(-len(body) // choices.choice([2, 3, 5]) // 8) * 8)
+    identification = choices.randrange(4)
+    parts = []
+    for at in range(0, len(body), step):
+        part = Part(identification, 0x2000 * (at + step < len(body)) | at // 8)
+        parts.append(ip_packet(choices, version, protocol, source, destination, body[at : at + step], part))
+    if parts and choices.random() < 0.3:
+        parts[choices.randrange(len(parts))] = choices.choice(parts)
+    choices.shuffle(parts)
+    return parts
+
+
+def redirected(choices: random.Random, packets: list[bytes], version: int) -> tuple[list[bytes], int]:
+    """Returns packets in GRE as another Maglev sends them on, or a stranger; and the version of the outer ones."""
+    outer = choices.choice([4, 4, 6])
+    ends = (choices.choice([*PEERS, "10.9.9.9"]), "10.1.1.2") if outer == 4 else ("fd00:1::3", "fd00:1::2")
+    gre = struct.pack("!H", choices.choice([0x0100] * 5 + [0])) + ETHERTYPES[version]
+    return [ip_packet(choices, outer, 47, *ends, gre + packet, Part(0, 0x4000)) for packet in packets], outer
+
+
+def transmission(choices: random.Random) -> list[bytes]:
+    """Returns the frames in which a client, or another Maglev, may send one packet."""
     version = choices.choice([4, 4, 6])
-    target = a_target(choices, version)
-    protocol = choices.choice([target.protocol] * 12 + [1 if version == 4 else 58])
-    body = transport(choices, protocol, choices.randrange(12), target.port)
-    packet = ip_packet(choices, version, protocol, choices.choice(CLIENTS[version]), target.address, body)
-    if choices.random() < 0.05:
-        outer = choices.choice([4, 4, 6])
-        gre = struct.pack("!H", choices.choice([0x0100, 0x0100, 0])) + ETHERTYPES[version]
-        ends = (choices.choice([*PEERS, "10.9.9.9"]), "10.1.1.2") if outer == 4 else ("fd00:1::3", "fd00:1::2")
-        packet, version = ip_packet(choices, outer, 47, *ends, gre + packet), outer
-    return LINK + ETHERTYPES[version] + packet + bytes(choices.choice([0, 0, 6]))
+    target, client = a_target(choices, version), choices.choice(CLIENTS[version])
+    protocol = choices.choice([target.protocol] * 9 + [1 if version == 4 else 58])
+    body = transport(choices, protocol, client, target)
+    make = fragmented if choices.random() < 0.06 else lambda *about: [ip_packet(*about)]
+    packets = make(choices, version, protocol, client, target.address, body)
+    if choices.random() < (0.4 if make is fragmented else 0.02):
+        packets, version = redirected(choices, packets, version)
+    return [LINK + ETHERTYPES[version] + packet + bytes(choices.choice([0, 0, 6])) for packet in packets]
 
 
 def mutated(choices: random.Random, frame: bytes) -> bytes:
     """Returns the frame with some bytes of its headers replaced, perhaps cut short, perhaps its checksum mended."""
     changed = bytearray(frame)
     for _ in range(choices.choice([1, 1, 2, 5])):
-        changed[min(choices.randrange(12, 80), len(changed) - 1)] = choices.randrange(256)
+        at = choices.choice([choices.randrange(12, 80), choices.randrange(14, 20)])  # version and lengths more often
+        changed[min(at, len(changed) - 1)] = choices.randrange(256)
     if choices.random() < 0.6 and len(changed) > 14:
         header = changed[14 : 14 + max(5, changed[14] & 15) * 4]
         if len(header) >= 20 and len(header) % 2 == 0:
@@ -179,12 +233,13 @@ def mutated(choices: random.Random, frame: bytes) -> bytes:
     return bytes(changed[: choices.randrange(len(changed) + 1)] if choices.random() < 0.3 else changed)
 
 
-def a_frame(choices: random.Random) -> bytes:
-    kind = choices.random()
-    if kind < 0.05:
-        return choices.randbytes(choices.randrange(80))
-    frame = a_packet(choices)
-    return mutated(choices, frame) if kind < 0.25 else frame
+def traffic(choices: random.Random) -> Iterator[bytes]:
+    """Yields frames without end: of clients and Maglevs, some of them spoilt, and now and then mere noise."""
+    while True:
+        if choices.random() < 0.03:
+            yield choices.randbytes(choices.randrange(80))
+        for frame in transmission(choices):
+            yield mutated(choices, frame) if choices.random() < 0.15 else frame
 
 
 def history(seed: int, frames: int = HISTORY) -> Counter[str]:
@@ -194,31 +249,46 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     capacity = choices.choice([0, 1, 5, 40, 10_000])
     vips = a_map(choices, builder)
     limits = Limits(packets=choices.choice([3, 1000]), held_fragments=choices.choice([0, 5, 100]), held_bytes=20_000)
-    reference = Forwarder(OWN, ConnectionTable(capacity, IDLE_S), vips, fragment_limits=limits)
-    fast = FastForwarder(OWN, capacity, IDLE_S, vips, fragment_limits=limits)
-    reference.mtu_bytes = fast.mtu_bytes = choices.choice([1500, 1480, 1600, 65535])
-    for number in range(frames):
+    own, rates = choices.choice([OWN, OWN, OWN[:1]]), choices.choice([0.0, 1.0, 1000.0])
+    options = {"fragment_limits": limits, "icmp_errors_per_s": rates}
+    reference = Forwarder(own, ConnectionTable(capacity, IDLE_S), vips, **options)
+    fast = FastForwarder(own, capacity, IDLE_S, vips, **options)
+    reference.mtu_bytes = fast.mtu_bytes = choices.choice([1500, 1480, 1300, 576, 65535])
+    for number, frame in enumerate(islice(traffic(choices), frames)):
         if choices.random() < 0.01:
             reference.vips = fast.vips = a_map(choices, builder)
         now += choices.choice([0, 0, 0.001, 0.1, 1.0] + [30.0, 61.0] * (choices.random() < 0.05))
-        frame = a_frame(choices)
         expected, found = reference.decide(frame, now), fast.decide(frame, now)
         assert found == expected, (
             f"seed {seed}, frame {number}, {frame.hex(' ')}: should have been {expected}, but was {found}"
         )
-        fates[fate_of(expected)] += 1
+        fates[fate_of(frame, expected)] += 1
     fates["handed over"] = fast.handed_over
     kept, held = reference.connections.by_backend(now, IDLE_S / 2), fast.connections.by_backend(now, IDLE_S / 2)
     assert kept == held, f"seed {seed}: the tables should hold {kept}, but the fast one holds {held}"
+    expired = reference.fragments.expired(now), fast.fragments.expired(now)
+    assert expired[0] == expired[1], f"seed {seed}: fragments that waited in vain {expired}"
+    fates[Reason.FRAGMENT_EXPIRED] = expired[0]
     overflows = reference.connections.overflows, fast.connections.overflows
     assert overflows[0] == overflows[1], f"seed {seed}: overflows {overflows}"
     return fates
 
 
-def fate_of(decision: Decision) -> str:
+def fate_of(frame: bytes, decision: Decision) -> str:
+    """Returns in words what became of a frame."""
     if decision.reason is not None:
-        return decision.reason + " and answered" * bool(decision.answer)
-    return ("forwarded" if decision.vip else "redirected") + ", with more" * bool(decision.more)
+        return decision.reason + ", answered" * bool(decision.answer)
+    if not decision.vip:
+        return "redirected"
+    packet = parse(frame)
+    what = (
+        "from a Maglev" if packet.protocol == GRE and packet.destination in OWN
+        else "a fragment" if packet.fragment
+        else "an error" if icmp.is_error(packet)
+        else "a packet"
+    )  # fmt: skip
+    inner = decision.packet[24 if decision.packet[0] >> 4 == 4 else 44 :]
+    return f"forwarded {what}" + (", cut" if inner not in frame else ", and those held" if decision.more else "")
 
 
 def main() -> None:
@@ -235,7 +305,7 @@ def main() -> None:
             last = time.monotonic()
             print(f"\r{(number + 1) * HISTORY:,} frames", end="", file=sys.stderr)
     for fate, count in fates.most_common():
-        print(f"{count:12,} {fate}")
+        print(f"{count:12,} {fate}")  # the test reads these lines
     print(f"{histories * HISTORY:,} frames in {time.monotonic() - start:.0f} s, all decided alike")
 
 

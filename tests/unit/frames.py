@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
@@ -14,6 +15,7 @@ from maglev.flow import pack_address
 ROUTER_MAC, MAGLEV_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 ROUTER_LINK, MAGLEV_LINK = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 CLIENT, VIP, MAGLEV = "203.0.113.7", "192.0.2.1", "10.1.1.2"
+CLIENT6, VIP6, MAGLEV6 = "2001:db8:c::7", "2001:db8:1::1", "fd00:1::2"
 RECORD_ROUTE = IPOption(b"\x07\x0b\x04" + bytes(8) + b"\x00")  # 12 bytes: the header then has 8 words
 
 
@@ -26,8 +28,28 @@ def frame(*layers, source=CLIENT, destination=VIP, **ip):
     return bytes(packet)
 
 
-def tcp(flags="S", sport=40000, dport=80, payload=b"", **ip):
-    return frame(TCP(sport=sport, dport=dport, flags=flags), Raw(payload), **ip)
+def frame6(*layers, source=CLIENT6, destination=VIP6, **ip):
+    """The same for IPv6."""
+    packet = Ether(src=ROUTER_MAC, dst=MAGLEV_MAC) / IPv6(src=source, dst=destination, **ip)
+    for layer in layers:
+        packet = packet / layer
+    return bytes(packet)
+
+
+def tcp(flags="S", sport=40000, dport=80, payload=b"", ip_flags="", **ip):
+    return frame(TCP(sport=sport, dport=dport, flags=flags), Raw(payload), flags=ip_flags, **ip)
+
+
+def tcp6(flags="S", sport=40000, dport=80, payload=b"", **ip):
+    return frame6(TCP(sport=sport, dport=dport, flags=flags), Raw(payload), **ip)
+
+
+def udp6(sport=40000, dport=53, payload=b"question", **ip):
+    return frame6(UDP(sport=sport, dport=dport), Raw(payload), **ip)
+
+
+def ping6(**ip):
+    return frame6(ICMPv6EchoRequest(data=b"ping"), **ip)
 
 
 def udp(sport=40000, dport=53, payload=b"question", **ip):
@@ -38,10 +60,18 @@ def ping(ident=1, sequence=1, payload=b"ping", **ip):
     return frame(ICMP(type="echo-request", id=ident, seq=sequence), Raw(payload), **ip)
 
 
-def fragments(dport=53, **ip):
+def fragments(dport=53, source=CLIENT, destination=VIP, **ip):
     """The first, a middle and the last fragment of one UDP packet, as Scapy cuts it."""
-    whole = IP(src=CLIENT, dst=VIP, id=77, **ip) / UDP(sport=40000, dport=dport) / Raw(bytes(range(256)) * 2)
+    ip = {"id": 77, **ip}
+    whole = IP(src=source, dst=destination, **ip) / UDP(sport=40000, dport=dport) / Raw(bytes(range(256)) * 2)
     return [bytes(Ether(src=ROUTER_MAC, dst=MAGLEV_MAC) / piece) for piece in whole.fragment(fragsize=200)]
+
+
+def fragments6(dport=53, identification=77, source=CLIENT6, destination=VIP6):
+    """The same for IPv6."""
+    body = IPv6ExtHdrFragment(id=identification) / UDP(sport=40000, dport=dport) / Raw(bytes(range(256)) * 2)
+    pieces = fragment6(IPv6(src=source, dst=destination) / body, 256)
+    return [bytes(Ether(src=ROUTER_MAC, dst=MAGLEV_MAC) / piece) for piece in pieces]
 
 
 def with_sound_checksum(raw):

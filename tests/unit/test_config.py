@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from maglev import config, document
+from maglev import config, document, packets
 from maglev.config import Config, HealthCheck, Member
 from maglev.errors import ConfigError, MaglevError
 
@@ -84,18 +84,27 @@ def as_check(check):
 # what is changed in the sound document; and the problem: field, value, what `allowed` says
 BAD = [
     # one field
-    ({"vips[0].port": 0}, "vips[0].port", 0, "from 1 to 65535"),
-    ({"vips[0].port": 65536}, "vips[0].port", 65536, "from 1 to 65535"),
+    ({"vips[0].port": -1}, "vips[0].port", -1, "from 1 to 65535, or 0 for any"),
+    ({"vips[0].port": 65536}, "vips[0].port", 65536, "from 1 to 65535, or 0 for any"),
     ({"vips[0].port": "80"}, "vips[0].port", "80", "whole number"),
     ({"vips[0].port": True}, "vips[0].port", True, "whole number"),
     ({"vips[0].port": MISSING}, "vips[0].port", None, "required"),
-    ({"vips[0].protocol": "sctp"}, "vips[0].protocol", "sctp", "tcp or udp"),
+    ({"vips[0].protocol": "sctp"}, "vips[0].port", 80, "in tcp and udp only, not in sctp"),
+    ({"vips[0].protocol": 132}, "vips[0].port", 80, "0, or no port at all"),
+    ({"vips[0].protocol": "icmp"}, "vips[0].protocol", "icmp", "tcp, udp, sctp, esp, ah, gre, or a protocol number"),
+    ({"vips[0].protocol": 256}, "vips[0].protocol", 256, "a protocol number from 0 to 255"),
+    ({"vips[0].protocol": True}, "vips[0].protocol", True, "a protocol number from 0 to 255"),
+    ({"vips[0].protocol": 6.0}, "vips[0].protocol", 6.0, "a protocol number from 0 to 255"),
+    ({"vips[0].protocol": MISSING}, "vips[0].protocol", None, "required"),
+    ({"vips[0].affinity": "source"}, "vips[0].affinity", "source", "connection or client"),
+    ({"vips[0].idle_timeout_s": 0}, "vips[0].idle_timeout_s", 0, "a number above 0"),
+    ({"vips[0].idle_timeout_s": 60.5}, "vips[0].idle_timeout_s", 60.5, "at most 60, which forwarder.connection_table"),
     ({"vips[0].name": "a b"}, "vips[0].name", "a b", "letters, digits"),
     ({"vips[0].name": 5}, "vips[0].name", 5, "in quotes"),
     ({"vips[0].address": "192.0.2"}, "vips[0].address", "192.0.2", "IP address"),
     ({"vips[0].address": 1}, "vips[0].address", 1, "IP address"),
     ({"vips[0].address": "fe80::1%eth0"}, "vips[0].address", "fe80::1%eth0", "IP address"),
-    ({"vips[0].wieght": 1}, "vips[0].wieght", 1, "only the keys name, address, protocol, port, pool, shard"),
+    ({"vips[0].wieght": 1}, "vips[0].wieght", 1, "only the keys name, address, prefix_length, protocol"),
     ({"vips[0]": "www"}, "vips[0]", "www", "a mapping with the keys name, address"),
     ({"vips": {"www": {}}}, "vips", "a mapping", "a list of VIPs"),
     ({"vip": []}, "vip", "a list", "only the keys shard, maglevs, pools, vips, forwarder"),
@@ -117,6 +126,17 @@ BAD = [
     ({"forwarder.connection_table.capacity": 0}, "forwarder.connection_table.capacity", 0, "whole number from 1"),
     ({"forwarder.connection_table.enabled": "on"}, "forwarder.connection_table.enabled", "on", "true or false"),
     ({"forwarder.connection_table.idle_timeout_s": 0}, "forwarder.connection_table.idle_timeout_s", 0, "above 0"),
+    ({"forwarder.fragments": {"packets": 0}}, "forwarder.fragments.packets", 0, "whose fragments are followed"),
+    (
+        {"forwarder.fragments": {"held_fragments": -1}},
+        "forwarder.fragments.held_fragments",
+        -1,
+        "that wait for a first",
+    ),
+    ({"forwarder.fragments": {"held_bytes": 1.5}}, "forwarder.fragments.held_bytes", 1.5, "a whole number from 0"),
+    ({"forwarder.fragments": {"timeout_s": 0}}, "forwarder.fragments.timeout_s", 0, "0.01 to 3600"),
+    ({"forwarder.fragments": {"size": 1}}, "forwarder.fragments.size", 1, "only the keys packets, held_fragments"),
+    ({"forwarder.icmp_errors_per_s": -1}, "forwarder.icmp_errors_per_s", -1, "a number from 0 to 1000000"),
     # health checks
     (
         {"pools.web.health_check.type": "icmp"},
@@ -246,8 +266,65 @@ BAD = [
         "192.0.2.2 tcp 80",
         "that no other VIP has; vips[0] has this one",
     ),
-    ({"vips[0].address": "10.1.2.2"}, "vips[0].address", "10.1.2.2", "maglevs[1].address has it"),
-    ({"vips[0].address": "10.2.2.2"}, "vips[0].address", "10.2.2.2", "pools.web.endpoints[0].address has it"),
+    (
+        {
+            "vips[0].protocol": "udp",
+            "vips[0].port": 0,
+            "vips[1]": A_VIP | {"address": "192.0.2.2/32", "protocol": 17, "port": 0},
+        },
+        "vips[1]",
+        "192.0.2.2 udp 0",
+        "that no other VIP has; vips[0] has this one",
+    ),
+    ({"vips[0].address": "10.1.2.2"}, "vips[0].address", "10.1.2.2", "no machine has; maglevs[1].address has 10.1.2.2"),
+    (
+        {"vips[0].address": "10.2.2.2"},
+        "vips[0].address",
+        "10.2.2.2",
+        "no machine has; pools.web.endpoints[0].address has 10.2.2.2",
+    ),
+    (
+        {"vips[0].address": "10.2.0.0/16"},
+        "vips[0].address",
+        "10.2.0.0/16",
+        "no machine has; pools.web.endpoints[1].address has 10.2.1.2",
+    ),
+    (
+        {"vips[0].address": "192.0.2.2/24"},
+        "vips[0].address",
+        "192.0.2.2/24",
+        "bits set behind it: 192.0.2.0/24, or one",
+    ),
+    (
+        {"vips[0].address": "2001:db8::1/64"},
+        "vips[0].address",
+        "2001:db8::1/64",
+        "2001:db8::/64, or one address: 2001:",
+    ),
+    ({"vips[0].address": "192.0.2.0/33"}, "vips[0].address", "192.0.2.0/33", "or prefix, such as 192.0.2.1 or 192.0"),
+    (
+        {"vips[0].address": "192.0.2.0/0.0.0.255"},
+        "vips[0].address",
+        "192.0.2.0/0.0.0.255",
+        "such as 192.0.2.1 or 192.0",
+    ),
+    ({"vips[0].address": "fe80::%eth0/64"}, "vips[0].address", "fe80::%eth0/64", "such as 192.0.2.1 or 192.0"),
+    ({"vips[0].prefix_length": 24}, "vips[0].prefix_length", 24, "from 0 to 32, with no bits set in 192.0.2.2 behind"),
+    ({"vips[0].prefix_length": 33}, "vips[0].prefix_length", 33, "a whole number from 0 to 32"),
+    ({"vips[0].prefix_length": "31"}, "vips[0].prefix_length", "31", "a whole number"),
+    ({"vips[0].address": "192.0.2.0/24", "vips[0].prefix_length": 24}, "vips[0]", "a mapping", "not both"),
+    (
+        {"vips[0]": A_VIP | {"address": "2001:db8::1", "protocol": "ah", "port": 0}},
+        "vips[0].protocol",
+        "ah",
+        "no extension",
+    ),
+    (
+        {"vips[0]": A_VIP | {"address": "2001:db8::1", "protocol": 44, "port": 0}},
+        "vips[0].protocol",
+        44,
+        "what follows",
+    ),
     ({"vips[0].address": "0.0.0.0"}, "vips[0].address", "0.0.0.0", "not unspecified"),
     ({"vips[0].address": "127.0.0.1"}, "vips[0].address", "127.0.0.1", "loopback"),
     ({"maglevs[0].address": "224.0.0.1"}, "maglevs[0].address", "224.0.0.1", "multicast"),
@@ -359,7 +436,9 @@ def test_reads_the_same_without_the_loader_in_c(monkeypatch):
 
 
 def test_names_every_key_that_stands_twice_and_all_else_that_is_wrong():
-    text = text_of({"vips[0].port": 0, "pools.all.pools": ["all"]}) + "vips: []\nforwarder: {threads: 1, threads: 70}\n"
+    text = (
+        text_of({"vips[0].port": -1, "pools.all.pools": ["all"]}) + "vips: []\nforwarder: {threads: 1, threads: 70}\n"
+    )
     assert [problem[:2] for problem in problems(text)] == [
         ("vips", "vips"),
         ("forwarder", "forwarder"),
@@ -370,7 +449,12 @@ def test_names_every_key_that_stands_twice_and_all_else_that_is_wrong():
 
 
 def test_a_bad_object_does_not_hide_what_is_wrong_with_others():
-    changes = {"vips[0].port": 0, "vips[1].pool": "wob", "pools.web.endpoints[0].weight": -1, "maglevs[0].address": "x"}
+    changes = {
+        "vips[0].port": -1,
+        "vips[1].pool": "wob",
+        "pools.web.endpoints[0].weight": -1,
+        "maglevs[0].address": "x",
+    }
     assert {problem[0] for problem in problems(text_of(changes | {"forwarder.threads": 0}))} == {
         *changes,
         "forwarder.threads",
@@ -392,9 +476,9 @@ def test_a_message_stays_short_whatever_was_found():
 
 def test_error_text_has_a_line_for_each_problem():
     with pytest.raises(ConfigError) as caught:
-        config.parse(text_of({"vips[0].port": 0, "vips[1].port": 0}), "site.yaml")
+        config.parse(text_of({"maglevs[0].address": 0, "maglevs[1].address": 0}), "site.yaml")
     assert str(caught.value).splitlines() == [
-        f"site.yaml: vips[{i}].port: 0 is not allowed; allowed: a whole number from 1 to 65535" for i in (0, 1)
+        f"site.yaml: maglevs[{i}].address: 0 is not allowed; allowed: an IP address, such as 192.0.2.1" for i in (0, 1)
     ]
 
 
@@ -422,12 +506,79 @@ def test_fills_in_defaults():
         "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0},
         "threads": 1,
         "busy_poll": False,
+        "fragments": {
+            "packets": 4096,
+            "held_fragments": 1024,
+            "held_bytes": 4 << 20,
+            "timeout_s": 2.0,
+            "health_check": whole.forwarder.fragments.health_check.model_dump(),
+        },
+        "icmp_errors_per_s": 1000.0,
     }
+    check = whole.forwarder.fragments.health_check
+    assert (check.type, check.interval_s, check.rise, check.fall) == ("ping", 0.5, 2, 2)
+    assert (whole.vips[0].affinity, whole.vips[0].idle_timeout_s) == ("connection", None)
     assert whole.pools["web"].endpoints[1].weight == 1
     assert whole.pools["web"].health_check == HealthCheck(
         type="http", port=80, path="/healthz", interval_s=1, timeout_s=0.5, rise=2, fall=2
     )
     assert parsed({"pools.web.health_check.path": MISSING}).pools["web"].health_check.path == "/"
+
+
+# what is said of a VIP; and what it is: as shown, protocol, port
+VIPS = [
+    ({"address": "192.0.2.1"}, ("192.0.2.1", 6, 80)),
+    ({"address": "192.0.2.1/32"}, ("192.0.2.1", 6, 80)),
+    ({"address": "2001:DB8:0::1/128"}, ("2001:db8::1", 6, 80)),
+    ({"address": "192.0.2.0/28"}, ("192.0.2.0/28", 6, 80)),
+    ({"address": "192.0.2.0", "prefix_length": 28}, ("192.0.2.0/28", 6, 80)),
+    ({"address": "192.0.2.0/28", "prefix_length": None}, ("192.0.2.0/28", 6, 80)),
+    ({"address": "2001:db8::/32"}, ("2001:db8::/32", 6, 80)),
+    ({"protocol": 17}, ("192.0.2.9", 17, 80)),
+    ({"port": 0}, ("192.0.2.9", 6, 0)),
+    ({"protocol": "sctp", "port": MISSING}, ("192.0.2.9", 132, 0)),
+    ({"protocol": "ah", "port": 0}, ("192.0.2.9", 51, 0)),
+    ({"protocol": 0, "port": MISSING}, ("192.0.2.9", 0, 0)),
+    ({"address": "2001:db8::1", "protocol": "esp", "port": MISSING}, ("2001:db8::1", 50, 0)),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), VIPS, ids=lambda value: str(value)[:60])
+def test_a_vip_is_an_address_or_a_prefix_and_has_ports_where_its_protocol_has(changes, expected):
+    said = {key: value for key, value in (A_VIP | changes).items() if value is not MISSING}
+    vip = parsed({"vips[0]": said}).vips[0]
+    found = vip.shown, vip.protocol_number, vip.port
+    assert found == expected, f"{said} should be {expected}, but is {found}"
+    assert parsed({"vips[0]": vip.model_dump(mode="json")}).vips[0] == vip, "and be read back as the same"
+
+
+def test_protocols_that_no_ipv6_vip_can_have_are_those_that_the_parser_passes_over():
+    seen = [number for number in range(256) if number != 6 and packets.parse_v6(v6_packet(number)).protocol == number]
+    taken = [number for number in range(256) if number != 6 and takes_v6(number)]
+    assert taken == seen, "a VIP should be of any protocol that a packet may have, and of no other"
+
+
+def v6_packet(protocol):
+    """An IPv6 packet of 32 bytes: where they begin with an extension header, what follows it is "no next header"."""
+    return bytes.fromhex(f"60000000 0020 {protocol:02x} 40") + bytes(32) + b"\x3b" + bytes(31)
+
+
+def takes_v6(protocol):
+    with contextlib.suppress(ConfigError):
+        changed = {"address": "2001:db8::1", "protocol": protocol, "port": 0}
+        return bool(parsed({"vips[0]": A_VIP | changed}))
+    return False
+
+
+def test_a_vip_inside_of_anothers_prefix_is_another_vip():
+    whole = parsed({"vips[0].address": "192.0.2.0/24", "vips[1]": A_VIP, "vips[2]": A_VIP | {"name": "y", "port": 0}})
+    assert [vip.shown for vip in whole.vips_of("default")] == ["192.0.2.0/24", "192.0.2.9", "192.0.2.9"]
+
+
+def test_a_vip_that_holds_many_machines_is_one_problem():
+    found = problems(text_of({"vips[0].address": "10.0.0.0/8"}))
+    expected = "addresses that no machine has; maglevs[0].address has 10.1.1.2"
+    assert found == [("vips[0].address", "10.0.0.0/8", expected)], found
 
 
 def test_the_default_shard_is_that_of_every_maglev_and_vip_without_one():

@@ -25,7 +25,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import ARP, GRE, Ether
-from scapy.packet import Raw
 
 from maglev import config
 from maglev.conntrack import ConnectionTable
@@ -126,7 +125,7 @@ FATES = [
     ("ping", ping(), "www"),
     ("echo reply", frame(ICMP(type="echo-reply")), "www"),
     ("a TTL of 1", tcp(ttl=1), "www"),
-    ("don't fragment", tcp(flags="S", id=7), "www"),
+    ("don't fragment", tcp(ip_flags="DF"), "www"),
     ("TCP to another port", tcp(dport=81), Reason.NO_VIP_PORT),
     ("TCP to port 0", tcp(dport=0), Reason.NO_VIP_PORT),
     ("UDP to the port of the TCP VIP", udp(dport=80), Reason.NO_VIP_PORT),
@@ -153,7 +152,7 @@ FATES = [
     ("half a UDP header", frame(bytes(4), proto=17), Reason.BAD_TRANSPORT_HEADER),
     ("half an ICMP header", frame(bytes(4), proto=1), Reason.BAD_TRANSPORT_HEADER),
     ("the largest packet that fits in GRE", tcp(payload=bytes(65511 - 40)), "www"),
-    ("a packet too big for GRE that may not be cut", frame(TCP(dport=80), Raw(bytes(65512 - 40)), flags="DF"), Reason.TOO_BIG),
+    ("a packet too big for GRE that may not be cut", tcp(payload=bytes(65512 - 40), ip_flags="DF"), Reason.TOO_BIG),
 ]  # fmt: skip
 
 
@@ -393,8 +392,8 @@ def test_mutated_frames_are_decided_upon(fuzzed, raw, now):
 
 def test_statistics_count_every_decision_once_and_leave_out_other_peoples_traffic():
     subject, statistics = forwarder(), Statistics()
-    for _, raw, _ in FATES:
-        statistics.count(subject.decide(raw, 0.0))
+    for number, (_, raw, _) in enumerate(FATES):
+        statistics.count(subject.decide(raw, 60.0 * number))  # each as if it were alone
     expected = Counter(fate for _, _, fate in FATES if isinstance(fate, Reason))
     assert statistics.reasons == expected, f"the reasons should have been {expected}, but were {statistics.reasons}"
     sent_on = statistics.forwarded.total()

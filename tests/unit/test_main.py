@@ -119,13 +119,13 @@ def test_a_sound_configuration_is_counted(cluster, capsys):
 
 
 def test_a_bad_configuration_exits_with_1_and_says_all_that_is_wrong(cluster, capsys):
-    cluster.write_text(CLUSTER.replace("251", "250").replace("port: 80", "port: 0"))
+    cluster.write_text(CLUSTER.replace("251", "250").replace("port: 80", "port: -1"))
     code = main(["check-config", str(cluster)])
     said = capsys.readouterr()
     assert (code, said.out) == (1, ""), f"exit {code}, standard output {said.out!r}"
     expected = [
         f"{cluster}: forwarder.table_size: 250 is not allowed; allowed: a prime; the nearest are 241 and 251",
-        f"{cluster}: vips[0].port: 0 is not allowed; allowed: a whole number from 1 to 65535",
+        f"{cluster}: vips[0].port: -1 is not allowed; allowed: a whole number from 1 to 65535, or 0 for any",
     ]
     for line in expected:
         assert line in said.err, f"should have said {line!r}, but said {said.err}"

@@ -121,7 +121,7 @@ SOUND = [
     ("TCP whose offset ends at the end", frame(TCP(options=[("NOP", None)] * 4))),
     ("UDP without a payload", udp(payload=b"")),
     ("UDP that says less than there is", changed(udp(payload=b"xyz"), TCP_AT + 4, 0, 8)),
-    ("don't fragment", tcp(flags="A", id=5)),
+    ("don't fragment", tcp(ip_flags="DF")),
     ("a wrong TCP checksum, the endpoint's business", frame(TCP(chksum=1))),
     ("a protocol without ports", frame(b"", proto=132)),
     ("a ping", ping()),

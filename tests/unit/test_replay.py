@@ -54,12 +54,15 @@ MIXTURE = [
 ]  # fmt: skip
 SUMMARY = [
     "forwarded 5",
+    "redirected 3",
     "dropped 1 bad_ip_checksum",
-    "dropped 3 fragment",
     "dropped 2 no_vip_port",
     "ignored 1 not_ip",
     "ignored 1 not_vip",
 ]
+
+
+THE_FRAGMENTS = range(7, 10)  # of the mixture: those of one packet, which m2 owns
 
 
 def write_pcap(path, frames, magic=0xA1B2C3D4, order="<", link_type=1):
@@ -128,12 +131,13 @@ def test_the_command_writes_gre_and_says_what_it_did(desk):
     assert done.stdout == "", f"standard output should be empty, but is {done.stdout}"
     with PcapReader(str(desk.target)) as packets:
         found = [(packet[IP].src, packet[GRE].proto, packet[GRE].payload.src) for packet in packets]
-    assert found == [(MAGLEV, 0x0800, CLIENT)] * 5, f"Scapy should find five packets in GRE, but finds {found}"
+    assert found == [(MAGLEV, 0x0800, CLIENT)] * 8, f"Scapy should find eight packets in GRE, but finds {found}"
 
 
 def test_frames_go_back_to_the_router_in_order_at_their_own_time(desk):
     out = desk.replay()
-    expected = [(1_000_000, 1000 * number, MIXTURE[number][14:]) for number in (0, 1, 2, 3, len(MIXTURE) - 1)]
+    sent_on = (0, 1, 2, 3, *THE_FRAGMENTS, len(MIXTURE) - 1)
+    expected = [(1_000_000, 1000 * number, MIXTURE[number][14:]) for number in sent_on]
     found = [(seconds, rest, raw[38:]) for seconds, rest, raw in out]
     assert found == expected, f"order, times or inner packets differ: {found}"
     links = {raw[:14] for _, _, raw in out}
@@ -148,6 +152,24 @@ def test_the_maglev_named_is_the_sender(desk):
 def test_drops_are_counted_by_reason(desk):
     _, said = desk.run()
     assert said.splitlines() == SUMMARY, f"should have said {SUMMARY}, but said {said.splitlines()}"
+
+
+def test_fragments_go_to_the_maglev_that_owns_their_packet_and_from_there_to_an_endpoint(desk):
+    """m1 sends them to m2, each with recursion control; m2 has them follow the first one, also if that came last."""
+    write_pcap(desk.source, fragments())
+    to_peer = [raw for _, _, raw in desk.replay()]
+    assert [(IP(raw[14:]).dst, IP(raw[14:])[GRE].recursion_control) for raw in to_peer] == [("10.1.2.2", 1)] * 3
+    for arrived in (to_peer, to_peer[::-1]):
+        write_pcap(desk.source, arrived)
+        delivered = [IP(raw[14:]) for _, _, raw in desk.replay(maglev="m2")]
+        assert [outer.dst for outer in delivered] == ["10.3.1.2"] * 3, "m2 should have delivered all three"
+        assert {bytes(outer[GRE].payload) for outer in delivered} == {raw[14:] for raw in fragments()}
+
+
+def test_fragments_whose_first_never_comes_are_held_and_dropped_when_the_capture_ends(desk):
+    write_pcap(desk.source, fragments()[1:])
+    code, said = desk.run(maglev="m2")
+    assert (code, said) == (0, "forwarded 0\ndropped 2 fragment_expired\nheld 2 held\n"), f"exit {code}: {said}"
 
 
 def test_an_empty_capture_gives_an_empty_capture(desk):
@@ -305,7 +327,7 @@ def test_every_kind_of_pcap_is_read_and_keeps_its_precision(desk, name, order, m
 
 def test_a_gzipped_capture_is_read(desk):
     desk.source.write_bytes(gzip.compress(desk.source.read_bytes()))
-    assert len(desk.replay()) == 5, "five frames should come out, as from the same file uncompressed"
+    assert len(desk.replay()) == 8, "eight frames should come out, as from the same file uncompressed"
 
 
 def test_pcapng_is_read_and_written_with_nanoseconds(desk):
@@ -341,22 +363,22 @@ def test_a_spoilt_capture_never_ends_in_a_traceback(desk):
 
 def test_the_output_replaces_a_file_only_when_it_is_whole(desk):
     desk.target.write_bytes(b"as it was")
-    assert len(desk.replay()) == 5, "the old file should have been replaced"
+    assert len(desk.replay()) == 8, "the old file should have been replaced"
 
 
 def test_a_capture_can_be_replaced_by_its_own_replay(desk):
     code, said = desk.run(target=desk.source)
     assert code == 0, said
-    assert len(read_pcap(desk.source)[0]) == 5, "the input should have been read whole before it was replaced"
+    assert len(read_pcap(desk.source)[0]) == 8, "the input should have been read whole before it was replaced"
 
 
 def test_a_link_to_a_file_stays_a_link(desk):
     real = desk.target.with_name("real.pcap")
     real.write_bytes(b"as it was")
     desk.target.symlink_to(real)
-    assert len(desk.replay()) == 5
+    assert len(desk.replay()) == 8
     assert desk.target.is_symlink(), "the link should still be a link"
-    assert len(read_pcap(real)[0]) == 5, "what it leads to should have been replaced"
+    assert len(read_pcap(real)[0]) == 8, "what it leads to should have been replaced"
 
 
 @pytest.mark.parametrize(
