@@ -188,7 +188,7 @@ class Forwarder:
         room_bytes = self.mtu_bytes - tunnel.overhead_bytes
         if len(packet.data) <= room_bytes:
             return Decision(tunnel.encapsulate(packet.data, flow_hash), choice.endpoint, choice.vip)
-        if packet.may_be_fragmented:
+        if packet.may_be_fragmented and room_bytes >= packet.header_bytes + packets.FRAGMENT_UNIT_BYTES:
             parts = packets.split_v4(packet.data, packet.header_bytes, room_bytes)
             first, *rest = (Decision(tunnel.encapsulate(part), choice.endpoint, choice.vip) for part in parts)
             return first._replace(more=tuple(rest))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def most_at_once(per_s: float) -> float:
-    """Returns how many things may happen at once after a rest: a second's, and one at least."""
-    return max(1.0, per_s)
+    """Returns how many things may happen at once after a rest: a second's, and one at least, unless none ever may."""
+    return max(1.0, per_s) if per_s > 0 else 0.0
 
 
 class Budget:

@@ -36,6 +36,7 @@ ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 DONT_FRAGMENT = 0x4000
 MORE_FRAGMENTS = 0x2000
 FRAGMENT_OFFSET = 0x1FFF  # in units of 8 bytes
+FRAGMENT_UNIT_BYTES = 8  # what all fragments but the last are a multiple of
 MORE_FRAGMENTS_OR_OFFSET = MORE_FRAGMENTS | FRAGMENT_OFFSET
 TCP_BYTES, UDP_BYTES, ICMP_BYTES = 20, 8, 8  # of a header without options
 SYN, ACK = 0x02, 0x10
@@ -223,14 +224,17 @@ def _check_udp(data: bytes, start: int, size: int, is_part: bool) -> None:
 
 
 def split_v4(data: bytes, header_bytes: int, most_bytes: int) -> list[bytes]:
-    """Returns an IPv4 packet cut into fragments of at most `most_bytes` (RFC 791 §3.2), options repeated in each."""
+    """Returns an IPv4 packet cut into fragments of at most `most_bytes` (RFC 791 §3.2), options repeated in each.
+
+    These must hold the header and `FRAGMENT_UNIT_BYTES`.
+    """
     bits = int.from_bytes(data[6:8], "big")
-    step = (most_bytes - header_bytes) // 8 * 8
+    step = (most_bytes - header_bytes) // FRAGMENT_UNIT_BYTES * FRAGMENT_UNIT_BYTES
     parts = []
     for at in range(header_bytes, len(data), step):
         part = data[at : at + step]
         more = bits & MORE_FRAGMENTS or MORE_FRAGMENTS * (at + step < len(data))
-        offset = (bits & FRAGMENT_OFFSET) + (at - header_bytes) // 8
+        offset = (bits & FRAGMENT_OFFSET) + (at - header_bytes) // FRAGMENT_UNIT_BYTES
         header = bytearray(data[:header_bytes])
         header[2:4] = (header_bytes + len(part)).to_bytes(2, "big")
         header[6:8] = (more | offset).to_bytes(2, "big")

@@ -1,7 +1,14 @@
-"""Fixtures of the tests that need network namespaces."""
+"""Fixtures of more than one file: forwarders of both kinds, and network namespaces."""
 
+import forwarders
 import pytest
 from namespaces import Wires, new_namespace, why_not
+
+
+@pytest.fixture(params=[forwarders.reference, forwarders.compiled])
+def new_forwarder(request):
+    """Makes a forwarder for a map of VIPs: the reference in one round, in the other the fast path before it."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

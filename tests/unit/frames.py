@@ -97,6 +97,7 @@ def changed(raw, at, *values):
 
 
 v4 = st.ip_addresses(v=4).map(str)
+v6 = st.ip_addresses(v=6).filter(lambda address: address.ipv4_mapped is None).map(str)
 ports = st.integers(0, 65535)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -188,3 +190,31 @@ def test_a_capacity_of_0_remembers_nothing(new_table):
 def test_a_table_that_makes_no_sense_is_refused(new_table, capacity, idle_timeout_s):
     with pytest.raises(ValueError, match="capacity of 0 or more and an idle timeout above 0 s"):
         new_table(capacity, idle_timeout_s)
+
+
+def resident_bytes():
+    """The memory that this process really has, as proc(5) says in statm: the second number, in pages."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_resident_memory_is_seen():
+    """So that the next test means something."""
+    before = resident_bytes()
+    block = bytearray(b"x") * (64 << 20)
+    grown = resident_bytes() - before
+    assert grown > 60 << 20, f"{len(block) >> 20} MiB were written, but only {grown >> 20} MiB are resident"
+
+
+def test_a_large_table_takes_memory_as_flows_come():
+    """A million entries are 128 MiB. A thousand flows touch a thousand pages at most, not huge ones of 2 MiB each."""
+    fast_table(10, IDLE_S).record(flow(1), A, 0.0)  # what is compiled is compiled
+    before = resident_bytes()
+    table = fast_table(1 << 20, IDLE_S)
+    built = resident_bytes() - before
+    for port in range(1000):
+        assert table.record(flow(port), A, 0.0)
+    assert table.arrays.entries.nbytes == 128 << 20
+    grown = resident_bytes() - before
+    assert built < 2 << 20, f"an empty table should take next to nothing, but took {built >> 10} KiB"
+    assert 1 << 20 < grown < 8 << 20, f"1,000 flows should take some 4 MiB, but took {grown >> 10} KiB"
+    assert table.lookup(flow(999), 1.0) == A

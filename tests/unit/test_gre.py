@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import pytest
-from frames import CLIENT, VIP, changed, folded_sum, sent, tcp, v4
+from frames import (
+    CLIENT,
+    CLIENT6,
+    MAGLEV6,
+    RECORD_ROUTE,
+    VIP,
+    VIP6,
+    changed,
+    folded_sum,
+    fragments,
+    fragments6,
+    sent,
+    tcp,
+    tcp6,
+    v4,
+    v6,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import GRE
 from scapy.packet import Raw
 
 from maglev.errors import Discard, Reason
 from maglev.flow import pack_address
-from maglev.gre import OVERHEAD_BYTES, Tunnel, payload_of
+from maglev.gre import OVERHEAD_BYTES, OVERHEAD_V6_BYTES, Tunnel, from_peer, payload_of
+from maglev.packets import parse_ip
 
 MAGLEV, ENDPOINT = "10.1.1.2", "10.2.1.2"
+ENDPOINT6, PEER = "fd00:2::2", "10.1.2.2"
 MAX_INNER_BYTES = 65535 - 24
 TUNNEL = Tunnel(pack_address(MAGLEV), pack_address(ENDPOINT))
-TUNNEL6 = Tunnel(pack_address("fd00:1:1::2"), pack_address("fd00:2:1::2"))
-v6 = st.ip_addresses(v=6).map(str)
+TUNNEL6 = Tunnel(pack_address(MAGLEV6), pack_address(ENDPOINT6))
 INNER = tcp("A", payload=b"hello")[14:]
 
 
@@ -158,3 +175,101 @@ def test_scapy_sees_the_clients_own_packet():
     assert isinstance(inner, IP), f"Scapy should find IP in GRE, but finds {inner.summary()}"
     found = inner.src, inner.dst, inner[TCP].dport, bytes(inner[TCP].payload)
     assert found == (CLIENT, VIP, 80, b"hello"), f"Scapy finds {found}"
+
+
+@given(sent(), v6, v6, st.integers(0, 0xFFFFFFFF))
+def test_over_ipv6_scapy_finds_the_inner_packet_behind_the_outer_header(facts, source, destination, flow_hash):
+    raw = Tunnel(pack_address(source), pack_address(destination)).encapsulate(facts.inner, flow_hash)
+    outer = IPv6(raw)
+    expected = {
+        "version": 6, "tc": facts.tos, "fl": flow_hash % (1 << 20), "plen": len(facts.inner) + 4, "nh": 47, "hlim": 64,
+        "src": source, "dst": destination,
+    }  # fmt: skip
+    found = {name: getattr(outer, name) for name in expected}
+    assert found == expected, f"the outer header should have been {expected}, but was {found}"
+    assert len(raw) == 40 + outer.plen, f"the packet should be as long as it says, but has {len(raw)} bytes"
+    assert raw[40:44] == bytes.fromhex("0000 0800"), f"GRE should be flags 0 and type 0x0800, not {raw[40:44].hex()}"
+    assert raw[44:] == facts.inner, "the inner packet should have been left as it was"
+
+
+@pytest.mark.parametrize("tunnel", [TUNNEL, TUNNEL6], ids=["over IPv4", "over IPv6"])
+@pytest.mark.parametrize("traffic_class", [0x00, 0x01, 0x03, 0x10, 0xB8, 0xFF])
+def test_ipv6_is_carried_over_either_version(tunnel, traffic_class):
+    inner = tcp6("A", payload=b"hello", tc=traffic_class, fl=0xABCDE)[14:]
+    raw = tunnel.encapsulate(inner, 0x12345678)
+    outer = IP(raw) if tunnel.is_v4 else IPv6(raw)
+    assert (outer.tos if tunnel.is_v4 else outer.tc) == traffic_class, "DSCP and ECN should have been copied"
+    assert tunnel.is_v4 or outer.fl == 0x45678, f"the label should be made from the flow, but is {outer.fl:#x}"
+    assert outer[GRE].proto == 0x86DD
+    carried = outer[GRE].payload
+    found = carried.src, carried.dst, carried.tc, carried[TCP].dport, bytes(carried)
+    assert found == (CLIENT6, VIP6, traffic_class, 80, inner), f"Scapy finds {found}"
+    if tunnel.is_v4:
+        assert folded_sum(raw[:20]) == 0xFFFF, f"the header should sum to 0xffff, but sums to {folded_sum(raw[:20]):#x}"
+
+
+def test_the_largest_packet_fits_over_ipv6_too():
+    assert len(TUNNEL6.encapsulate(as_packet(65535 - 44))) == 65535
+    assert (TUNNEL6.overhead_bytes, TUNNEL.overhead_bytes) == (OVERHEAD_V6_BYTES, OVERHEAD_BYTES) == (44, 24)
+    with pytest.raises(Discard) as caught:
+        TUNNEL6.encapsulate(as_packet(65536 - 44))
+    assert caught.value.reason == Reason.TOO_BIG, f"the reason should have been too_big, but was {caught.value.reason}"
+
+
+# --- what one Maglev sends on to another -----------------------------------------------------------------------------
+
+FRAGMENT, FRAGMENT6 = fragments()[1][14:], fragments6()[1][14:]
+
+
+@pytest.mark.parametrize("inner", [FRAGMENT, FRAGMENT6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("ends", [(MAGLEV, PEER), (MAGLEV6, "fd00:1::3")], ids=["over IPv4", "over IPv6"])
+def test_what_is_sent_on_to_another_maglev_says_so_in_recursion_control(ends, inner):
+    raw = Tunnel(*map(pack_address, ends)).encapsulate(inner, redirected=True)
+    gre = (IP(raw) if ends[0] == MAGLEV else IPv6(raw))[GRE]
+    flags = gre.chksum_present, gre.routing_present, gre.key_present, gre.seqnum_present, gre.strict_route_source
+    assert (gre.recursion_control, gre.flags, gre.version, flags) == (1, 0, 0, (0,) * 5), gre.summary()
+    assert from_peer(parse_ip(raw)) == (pack_address(ends[0]), inner, True)
+    with pytest.raises(Discard):
+        payload_of(bytes(gre))  # it is none of an endpoint's business
+
+
+def test_what_has_not_been_sent_on_says_so_too():
+    for tunnel in (TUNNEL, TUNNEL6):
+        assert not from_peer(parse_ip(tunnel.encapsulate(FRAGMENT))).once
+
+
+def test_options_of_the_outer_header_do_not_hide_gre():
+    behind = GRE(recursion_control=1, proto=0x0800) / Raw(FRAGMENT)
+    for outer in (
+        IP(src=PEER, dst=MAGLEV, proto=47, options=[RECORD_ROUTE]) / behind,
+        IPv6(src="fd00:1::3", dst=MAGLEV6) / IPv6ExtHdrDestOpt(nh=47) / behind,
+    ):
+        found = from_peer(parse_ip(bytes(outer)))
+        assert found == (pack_address(outer.src), FRAGMENT, True), f"should have been taken out of {outer.summary()}"
+
+
+@pytest.mark.parametrize("recursion", [2, 3, 7])
+def test_any_other_recursion_control_is_refused(recursion):
+    raw = bytes(IP(src=PEER, dst=MAGLEV, proto=47) / GRE(proto=0x0800, recursion_control=recursion) / Raw(FRAGMENT))
+    with pytest.raises(Discard) as caught:
+        from_peer(parse_ip(raw))
+    assert caught.value.reason == Reason.BAD_GRE_HEADER
+
+
+@given(st.sampled_from([0, 0x0100]) | st.integers(0, 0xFFFF), st.sampled_from([0x0800, 0x86DD, 0x6558, 0, 0x0801]))
+def test_only_recursion_control_0_or_1_and_ip_are_taken(flags, kind):
+    header = flags.to_bytes(2, "big") + kind.to_bytes(2, "big")
+    outer = parse_ip(bytes(IP(src=PEER, dst=MAGLEV, proto=47) / Raw(header + FRAGMENT)))
+    if flags in (0, 0x0100) and kind in (0x0800, 0x86DD):
+        assert from_peer(outer) == (pack_address(PEER), FRAGMENT, flags == 0x0100)
+    else:
+        with pytest.raises(Discard):
+            from_peer(outer)
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_half_a_gre_header_is_refused(size):
+    outer = parse_ip(bytes(IP(src=PEER, dst=MAGLEV, proto=47) / Raw(bytes.fromhex("01000800")[:size])))
+    with pytest.raises(Discard) as caught:
+        from_peer(outer)
+    assert caught.value.reason == Reason.BAD_GRE_HEADER

@@ -21,12 +21,13 @@ from frames import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet import ICMP, IP, TCP, defragment
 from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Raw
 
 from maglev.errors import Discard, Reason
 from maglev.flow import Flow, pack_address
-from maglev.packets import flow_of, internet_sum, parse
+from maglev.packets import flow_of, internet_sum, parse, parse_v4, split_v4
 
 IP_AT, TCP_AT = 14, 34  # where the headers start in a frame whose IP header has no options
 
@@ -191,3 +192,40 @@ def test_random_headers_are_sound_exactly_when_scapy_would_say_so():
 def test_addresses_are_held_as_16_bytes():
     packet = parse(tcp())
     assert (packet.source, packet.destination) == (pack_address(CLIENT), pack_address(VIP))
+
+
+# --- cutting ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.binary(min_size=1, max_size=3000), st.integers(0, 1500), st.sampled_from([[], [RECORD_ROUTE]]),
+    st.integers(0, 0xFFFF), st.integers(0, 255),
+)  # fmt: skip
+def test_scapy_puts_together_again_what_was_cut(payload, more_bytes, options, identification, tos):
+    whole = frame(Raw(payload), id=identification, tos=tos, options=options, proto=17, ttl=9)[14:]
+    header_bytes = parse_v4(whole).header_bytes
+    most_bytes = header_bytes + 8 + more_bytes
+    parts = split_v4(whole, header_bytes, most_bytes)
+    assert all(len(part) <= most_bytes for part in parts), f"no part should pass {most_bytes} bytes"
+    for part in parts:
+        cut = IP(part)
+        kept = cut.id, cut.tos, cut.ttl, cut.proto, cut.src, cut.dst, cut.ihl * 4
+        assert kept == (identification, tos, 9, 17, CLIENT, VIP, header_bytes), f"the header became {cut.summary()}"
+        assert parse_v4(part).data == part, "length and checksum should be right"
+    [again] = defragment([IP(part) for part in parts])
+    assert bytes(again.payload) == whole[header_bytes:], "the payload should come out as it went in"
+    assert len(parts) == 1 or len(parts) == -(-len(payload) // (more_bytes // 8 * 8 + 8)), "as few as can be"
+
+
+def test_what_is_a_fragment_already_can_be_cut_again():
+    whole = udp(payload=bytes(range(256)) * 4, id=5)[14:]
+    first, *others = split_v4(whole, 20, 520)
+    parts = [*split_v4(first, 20, 100), *others[:-1], *split_v4(others[-1], 20, 30)]
+    [again] = defragment([IP(part) for part in parts])
+    assert bytes(again.payload) == whole[20:], "Scapy should put together what was cut twice"
+    assert sum(not IP(part).flags.MF for part in parts) == 1, "only the very last part should say so"
+
+
+def test_what_may_be_cut():
+    may = {flags: parse(frame(TCP(), flags=flags)).may_be_fragmented for flags in ("", "DF", "evil", "MF")}
+    assert may == {"": True, "DF": False, "evil": True, "MF": True}, may

@@ -6,14 +6,20 @@ from collections import Counter
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maglev import config, hashing
 from maglev.baselines import TABLES
 from maglev.config import Member
-from maglev.flow import ICMP, TCP, UDP, pack_address, unpack_address
+from maglev.fast.conntrack import ABSENT
+from maglev.fast.numbering import Numbering
+from maglev.fast.vips import FIRST_COUNTER, FastMap, find_vip, is_own, longest_prefix
+from maglev.flow import ICMP, ICMPV6, TCP, UDP, pack_address, unpack_address
 from maglev.selection import MapBuilder
-from maglev.vips import EMPTY, build_backends, build_map
+from maglev.vips import EMPTY, build_backends, build_map, masked, service_at
 
 
 class AVip(NamedTuple):
@@ -167,3 +173,140 @@ def test_a_maglev_serves_its_own_shard_only():
     vips = MapBuilder().build(config.parse(TWO_POOLS), "east", lambda member: True)
     found = texts(prefix.address for prefix in vips.services)
     assert found == {"192.0.2.3"}, f"shard east should serve 192.0.2.3 only, not {found}"
+
+
+# --- matching --------------------------------------------------------------------------------------------------------
+
+ESP, SCTP = 50, 132
+A_POOL = maglev_table("10.2.1.2", size=13)
+# Addresses and prefixes that have a good chance to lie in each other.
+BASES = [ip_address(text) for text in ("192.0.2.0", "192.0.3.255", "203.0.113.9", "2001:db8::", "2001:db8::ffff:1")]
+near = st.builds(lambda base, bit: type(base)(int(base) ^ bit), st.sampled_from(BASES), st.sampled_from([0, 1, 2, 64]))
+protocols = st.sampled_from([TCP, UDP, ESP, SCTP])
+
+
+@st.composite
+def served_vips(draw):
+    """VIPs at addresses and prefixes near each other, each protocol and port in a prefix once."""
+    places = {}
+    for _ in range(draw(st.integers(0, 12))):
+        address, protocol = draw(near), draw(protocols)
+        length = address.max_prefixlen - draw(st.sampled_from([0, 0, 1, 2, 8, 16]))
+        port = draw(st.sampled_from([0, 80, 443])) if protocol in (TCP, UDP) else 0
+        network = ip_network((address, length), strict=False)
+        places[network, protocol, port] = AVip(f"v{len(places)}", network, protocol, port, "web")
+    return list(places.values())
+
+
+def by_hand(vips, address, protocol, port):
+    """The name of the VIP that a packet is for: of all prefixes that hold its address only the longest is looked at.
+
+    "elsewhere" if none holds it, None if nobody is there for its protocol and port.
+    """
+    around = [vip for vip in vips if address in vip.network]
+    if not around:
+        return "elsewhere"
+    longest = max(vip.network.prefixlen for vip in around)
+    here = [vip for vip in around if vip.network.prefixlen == longest and vip.protocol_number == protocol]
+    exact = [vip.name for vip in here if vip.port == port]
+    return (exact or [vip.name for vip in here if vip.port == 0] or [None])[0]
+
+
+def by_map(services, address, protocol, port):
+    ports = services.at(pack_address(address))
+    if ports is None:
+        return "elsewhere"
+    found = service_at(ports, protocol, port)
+    return found and found.name
+
+
+def by_fast_map(fast, address, protocol, port):
+    high, low = np.frombuffer(pack_address(address), ">u8").astype(np.uint64)
+    place = longest_prefix(fast.tables, high, low)
+    if place == ABSENT:
+        return "elsewhere"
+    vip = find_vip(fast.tables, place, high, low, protocol, port)
+    return None if vip == ABSENT else fast.counted_at(int(fast.tables.vips[vip, FIRST_COUNTER]))[0]
+
+
+@settings(deadline=None, max_examples=300)
+@given(served_vips(), st.lists(st.tuples(near, protocols, st.sampled_from([0, 80, 443, 9])), min_size=1, max_size=20))
+def test_the_longest_prefix_is_matched_and_in_it_the_port_before_any_port(vips, asked):
+    services = build_map(vips, lambda pool: A_POOL)
+    fast = FastMap(services, Numbering(), [pack_address("10.1.1.2")])
+    for address, protocol, port in asked:
+        port = port if protocol in (TCP, UDP) else 0
+        expected = by_hand(vips, address, protocol, port)
+        found = by_map(services, address, protocol, port)
+        assert found == expected, f"{address} {protocol} {port} should be for {expected}, but is for {found}"
+        if protocol in (TCP, UDP):  # the others are left to the reference
+            found = by_fast_map(fast, address, protocol, port)
+            assert found == expected, f"{address} {protocol} {port} should be for {expected}, fast it is for {found}"
+
+
+def matched(vips, address, protocol, port):
+    """What reference and fast path say alike."""
+    services = build_map(vips, lambda pool: A_POOL)
+    found = by_map(services, ip_address(address), protocol, port)
+    fast = by_fast_map(FastMap(services, Numbering()), ip_address(address), protocol, port)
+    assert fast == found, f"the reference says {found}, but the fast path {fast}"
+    return found
+
+
+NET = AVip("net", ip_network("192.0.2.0/24"), TCP, 0, "web")
+NET_HTTP = AVip("net-http", ip_network("192.0.2.0/24"), TCP, 80, "web")
+PART = AVip("part", ip_network("192.0.2.64/28"), TCP, 443, "web")
+NET6 = AVip("net6", ip_network("2001:db8::/32"), TCP, 0, "web")
+SUBNET6 = AVip("subnet6", ip_network("2001:db8:0:1::/64"), TCP, 0, "web")
+ACROSS = AVip("across", ip_network("2001:db8:0:1::/66"), TCP, 0, "web")
+MATCHES = [
+    ("192.0.2.0", "net"), ("192.0.2.255", "net"), ("192.0.3.0", "elsewhere"), ("192.0.1.255", "elsewhere"),
+    ("192.0.2.64", None), ("192.0.2.79", None), ("192.0.2.80", "net"), ("192.0.2.1", None),
+    ("2001:db8::", "net6"), ("2001:db8:ffff::1", "net6"), ("2001:db9::", "elsewhere"),
+    ("2001:db8:0:1::1", "across"), ("2001:db8:0:1:4000::", "subnet6"), ("2001:db8:0:2::", "net6"),
+    ("::192.0.2.7", "elsewhere"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("address", "expected"), MATCHES)
+def test_a_prefix_holds_its_first_and_last_address_and_hides_the_wider_ones(address, expected):
+    found = matched([NET, PART, HTTP, HTTPS, NET6, SUBNET6, ACROSS], address, TCP, 8080)
+    assert found == expected, f"{address} should be for {expected}, but is for {found}"
+
+
+def test_any_port_is_what_no_other_vip_has():
+    found = {port: matched([NET, NET_HTTP], "192.0.2.9", TCP, port) for port in (0, 80, 81, 65535)}
+    assert found == {0: "net", 80: "net-http", 81: "net", 65535: "net"}, found
+    assert matched([NET, NET_HTTP], "192.0.2.9", UDP, 80) is None, "any port of TCP is none of UDP"
+
+
+def test_a_ping_has_a_vip_in_each_prefix_and_of_its_own_version():
+    services = build_map([HTTP, NET, NET6, PART], lambda pool: pool)
+    for address, kind, expected in [
+        (str(ADDRESS), ICMP, "http"), ("192.0.2.9", ICMP, "net"), ("192.0.2.65", ICMP, "part"),
+        ("2001:db8::1", ICMPV6, "net6"), ("2001:db8::1", ICMP, None), ("192.0.2.9", ICMPV6, None),
+    ]:  # fmt: skip
+        found = by_map(services, ip_address(address), kind, 0)
+        assert found == expected, f"protocol {kind} to {address} should be for {expected}, but is for {found}"
+
+
+def test_a_vip_for_icmp_itself_takes_the_pings():
+    pings = AVip("pings", ip_network(ADDRESS), ICMP, 0, "web")
+    for order in ([HTTP, pings], [pings, HTTP]):
+        assert by_map(build_map(order, lambda pool: pool), ADDRESS, ICMP, 0) == "pings"
+
+
+def test_a_maglevs_own_addresses_are_known_to_the_fast_path_and_no_vip():
+    own = [pack_address("10.1.1.2"), pack_address("fd00:1::2")]
+    fast = FastMap(build_map([HTTP], lambda pool: A_POOL), Numbering(), own)
+    for address, expected in [("10.1.1.2", True), ("fd00:1::2", True), (str(ADDRESS), False), ("10.1.1.3", False)]:
+        high, low = np.frombuffer(pack_address(address), ">u8").astype(np.uint64)
+        assert is_own(fast.tables, high, low) == expected, address
+    assert by_fast_map(fast, ip_address("10.1.1.2"), TCP, 80) == "elsewhere"
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 128))
+def test_what_is_masked_keeps_so_many_bits(address, bits):
+    written = "".join(f"{byte:08b}" for byte in address)
+    expected = int(written[:bits].ljust(128, "0"), 2).to_bytes(16, "big")
+    assert masked(address, bits) == expected
