@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from frames import CLIENT, CLIENT6, MAGLEV, MAGLEV6, MAGLEV_MAC, ROUTER_MAC, VIP, VIP6
+from frames import MAGLEV, MAGLEV6, MAGLEV_MAC, ROUTER_MAC, VIP, VIP6
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE, Ether
@@ -27,16 +27,15 @@ VIPS = [
     {"name": "www6", "address": VIP6, "protocol": "tcp", "port": 80, "pool": "web6"},
     {"name": "dns6", "address": VIP6, "protocol": "udp", "port": 53, "pool": "web6"},
 ]
-POOL_OF = {"www": "web", "dns": "web", "www6": "web6", "dns6": "web6"}
 
 
 def a_map(maglevs=1, down=(), weights=None, vips=VIPS, **pools):
     """The map of VIPs with the first so many Maglevs in the cluster; `down` are the unhealthy, Maglevs too."""
-    listed = {"web": ENDPOINTS, "web6": ENDPOINTS6, **pools}
+    weights, listed = weights or {}, {"web": ENDPOINTS, "web6": ENDPOINTS6, **pools}
     document = {
         "maglevs": [{"name": f"m{number}", "address": address} for number, address in enumerate(PEERS[:maglevs], 1)],
         "pools": {
-            name: {"endpoints": [{"address": address, "weight": (weights or {}).get(address, 1)} for address in addresses]}
+            name: {"endpoints": [{"address": address, "weight": weights.get(address, 1)} for address in addresses]}
             for name, addresses in listed.items()
         },
         "vips": vips,
@@ -102,6 +101,3 @@ def as_frame(packet):
     """The Ethernet frame in which a packet reaches the next machine."""
     link = Ether(src=ROUTER_MAC, dst=MAGLEV_MAC, type=0x0800 if packet[0] >> 4 == 4 else 0x86DD)
     return bytes(link) + packet
-
-
-CLIENTS = {4: CLIENT, 6: CLIENT6}

@@ -1,4 +1,4 @@
-"""Fragments through the forwarder (Maglev §4.3): who owns a packet, what follows its first fragment, what is refused."""
+"""Fragments through the forwarder (Maglev §4.3): who owns a packet, what follows its first one, what is refused."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from maglev.fragments import Limits
 
 ALONE, CLUSTER = a_map(), a_map(maglevs=3)
 # how a packet is cut, the VIP's name, its pool, and a whole packet of the same flow
-VERSIONS = {4: (fragments, "dns", "web", udp), 6: (fragments6, "dns6", "web6", udp6)}
-version = pytest.mark.parametrize("cut, vip, pool, whole", VERSIONS.values(), ids=["IPv4", "IPv6"])
+VERSIONS = [(fragments, "dns", "web", udp), (fragments6, "dns6", "web6", udp6)]
+version = pytest.mark.parametrize(("cut", "vip", "pool", "whole"), VERSIONS, ids=["IPv4", "IPv6"])
 
 
 def delivered(decisions):
@@ -202,7 +202,7 @@ def test_a_packet_owned_elsewhere_is_sent_on_whole_and_nothing_is_kept(new_forwa
     assert (len(subject.fragments), len(subject.connections)) == (0, 0)
 
 
-@pytest.mark.parametrize("cut, pool", [(fragments, "web"), (fragments6, "web6")], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize(("cut", "pool"), [(fragments, "web"), (fragments6, "web6")], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize(
     ("taker", "senders_view"),
     [(PEERS[1], CLUSTER), (PEERS[2], a_map(maglevs=3, down=[PEERS[1]]))],
@@ -254,7 +254,8 @@ REDIRECTED = [
     ("for a port without VIP", sent_on(fragments(dport=9)[0][14:]), Reason.NO_VIP_PORT),
     ("to a VIP, not to this Maglev", frame(GRE(recursion_control=1), Raw(PIECE), source=PEERS[1]), Reason.NO_VIP_PORT),
     ("to another Maglev", frame(GRE(recursion_control=1), Raw(PIECE), destination=PEERS[1]), Reason.NOT_VIP),
-    ("cut in the GRE header", frame(b"\x01\x00\x08", proto=47, source=PEERS[1], destination=MAGLEV), Reason.BAD_GRE_HEADER),
+    ("cut in the GRE header",
+     frame(b"\x01\x00\x08", proto=47, source=PEERS[1], destination=MAGLEV), Reason.BAD_GRE_HEADER),
 ]  # fmt: skip
 
 

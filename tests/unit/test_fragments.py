@@ -209,8 +209,8 @@ def test_all_fragments_of_a_packet_have_one_key(pieces, ends):
 
 def test_fragments_of_other_packets_have_other_keys():
     others = [
-        fragments(), fragments(id=78), fragments(source="203.0.113.8"), fragments(destination="192.0.2.2"), fragments6(),
-        fragments6(identification=77 << 16),
+        fragments(), fragments(id=78), fragments(source="203.0.113.8"), fragments(destination="192.0.2.2"),
+        fragments6(), fragments6(identification=77 << 16),
     ]  # fmt: skip
     keys = [key_of(parse(pieces[-1])) for pieces in others]
     assert len(set(keys)) == len(others), f"each should have a key of its own, but there are {keys}"
