@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import ip_address
 
 from frames import MAGLEV, MAGLEV6, MAGLEV_MAC, ROUTER_MAC, VIP, VIP6
@@ -42,7 +43,7 @@ def a_map(maglevs=1, down=(), weights=None, vips=VIPS, **pools):
         "forwarder": {"table_size": 251},
     }  # fmt: skip
     down = {ip_address(address) for address in down}
-    return MapBuilder().build(config.parse(str(document)), "default", lambda member: member.address not in down)
+    return MapBuilder().build(config.parse(json.dumps(document)), "default", lambda member: member.address not in down)
 
 
 def reference(vips, own=(MAGLEV, MAGLEV6), capacity=1000, **options):
