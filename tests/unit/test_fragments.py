@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from frames import CLIENT, CLIENT6, VIP, VIP6, fragments, fragments6
+from frames import CLIENT, CLIENT6, VIP, VIP6, fragments, fragments6, frame6
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from scapy.layers.inet import UDP
+from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
+from scapy.packet import Raw
 
 from maglev.flow import Flow, pack_address
 from maglev.fragments import Choice, FragmentTable, Key, Limits, key_of
@@ -205,6 +208,15 @@ def test_all_fragments_of_a_packet_have_one_key(pieces, ends):
     expected = Key(Flow(*map(pack_address, ends), 17, 0, 0), 77)
     found = {key_of(parse(raw)) for raw in pieces}
     assert found == {expected}, f"the key should have been {expected}, but there are {found}"
+
+
+def test_a_first_fragment_with_more_headers_has_the_key_of_those_that_follow():
+    """In IPv6 every fragment names what stands behind the first one's fragment header, which need not be UDP."""
+    first = frame6(IPv6ExtHdrFragment(nh=60, m=1, id=5), IPv6ExtHdrDestOpt(nh=17), UDP(len=800), Raw(bytes(8)), nh=44)
+    later = frame6(IPv6ExtHdrFragment(nh=60, offset=3, id=5), Raw(bytes(8)), nh=44)
+    assert parse(first).protocol == 17, "behind its headers there is UDP"
+    keys = [key_of(parse(raw)) for raw in (first, later)]
+    assert keys == [Key(Flow(pack_address(CLIENT6), pack_address(VIP6), 60, 0, 0), 5)] * 2, keys
 
 
 def test_fragments_of_other_packets_have_other_keys():

@@ -98,7 +98,7 @@ QUOTES = [
     ("options before the ports", IP(src=VIP, dst=CLIENT, options=[RECORD_ROUTE]) / TCP(sport=80, dport=5), (6, 5, 80)),
     ("a protocol without ports", IP(src=VIP, dst=CLIENT, proto=50) / Raw(b"12345678"), (50, 0, 0)),
     ("an echo reply", IP(src=VIP, dst=CLIENT) / ICMP(type="echo-reply"), (1, 0, 0)),
-    ("a later fragment, which shows no ports", IP(src=VIP, dst=CLIENT, proto=6, frag=7) / Raw(bytes(8)), (6, 0, 0)),
+    ("a later fragment, which shows no ports", IP(src=VIP, dst=CLIENT, proto=6, frag=7) / Raw(b"12345678"), (6, 0, 0)),
     ("a first fragment", IP(src=VIP, dst=CLIENT, flags="MF") / TCP(sport=80, dport=5), (6, 5, 80)),
     ("a checksum that a router has spoilt", IP(src=VIP, dst=CLIENT, chksum=1) / TCP(sport=80, dport=5), (6, 5, 80)),
     ("a length beyond what is quoted", IP(src=VIP, dst=CLIENT, len=1500) / TCP(sport=80, dport=5), (6, 5, 80)),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maglev.limits import Budget
+from maglev.limits import Budget, NewFlows
 
 
 def taken(budget, *times):
     return [budget.take(now) for now in times]
 
 
-def test_a_burst_is_a_seconds_worth():
+def test_a_seconds_worth_may_come_at_once():
     assert sum(taken(Budget(5.0), *[7.0] * 20)) == 5, "five at once should pass"
 
 
@@ -43,8 +43,14 @@ def test_a_clock_that_goes_back_gives_nothing():
     assert taken(budget, 10.0, 5.0, 9.0, 10.5, 11.0) == [True, False, False, False, True]
 
 
+def test_each_vip_has_a_budget_of_its_own_and_another_limit_begins_anew():
+    flows = NewFlows()
+    found = [flows.take(*asked, 0.0) for asked in [("a", 1.0), ("a", 1.0), ("b", 1.0), ("a", 2.0), ("a", 1.0)]]
+    assert found == [True, False, True, True, False], found
+
+
 @given(st.floats(0.1, 100), st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0, 1e6))
-def test_no_span_of_time_sees_more_than_burst_and_rate_allow(per_s, pauses_s, start):
+def test_no_span_of_time_sees_more_than_the_rate_and_a_seconds_worth_at_once(per_s, pauses_s, start):
     budget, now, passed = Budget(per_s), start, []
     for pause_s in pauses_s:
         now += pause_s
