@@ -34,7 +34,10 @@ def a_map(maglevs=1, down=(), weights=None, vips=VIPS, **pools):
     """The map of VIPs with the first so many Maglevs in the cluster; `down` are the unhealthy, Maglevs too."""
     weights, listed = weights or {}, {"web": ENDPOINTS, "web6": ENDPOINTS6, **pools}
     document = {
-        "maglevs": [{"name": f"m{number}", "address": address} for number, address in enumerate(PEERS[:maglevs], 1)],
+        "maglevs": [
+            {"name": f"m{number}", "address": address, "address6": f"fd00:1:{number}::2"}
+            for number, address in enumerate(PEERS[:maglevs], 1)
+        ],
         "pools": {
             name: {"endpoints": [{"address": address, "weight": weights.get(address, 1)} for address in addresses]}
             for name, addresses in listed.items()
