@@ -416,8 +416,8 @@ class Fragments(_Object):
     )
     timeout_s: Seconds = Field(default=2.0, description=POSITIVE_S)
     health_check: HealthCheck = Field(
-        default=HealthCheck(type="ping", interval_s=0.5, timeout_s=0.4),
-        description="how Maglevs see whether another is alive: a health check, such as {type: ping, interval_s: 0.5}",
+        default=HealthCheck(type="ping", through="vip", timeout_s=0.4, flap_changes=0),
+        description="how Maglevs see whether another is alive: a ping, such as {type: ping, through: vip, interval_s: 1}",
     )
 
     @field_validator("health_check")

@@ -89,7 +89,8 @@ class Plan:
                     found.setdefault((member.address, method), {})[check] = None
         for peer in config.peers(maglev.shard):
             for method in peer.health_checks if peer.address != maglev.address else ():
-                found.setdefault((peer.address, method), {})[Check(peer.address, method)] = None
+                through = peer.address if method.through == "vip" else None  # it answers a ping that came in GRE itself
+                found.setdefault((peer.address, method), {})[Check(peer.address, method, through)] = None
         self._found = {listed: tuple(checks) for listed, checks in found.items()}
         self.checks = tuple(sorted((check for checks in found.values() for check in checks), key=_order))
 
