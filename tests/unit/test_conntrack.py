@@ -207,7 +207,10 @@ def test_resident_memory_is_seen():
 
 
 def test_a_large_table_takes_memory_as_flows_come():
-    """A million entries are 128 MiB. A thousand flows touch a thousand pages at most, not huge ones of 2 MiB each."""
+    """A million entries are 128 MiB. A thousand flows touch a thousand pages at most, not huge ones of 2 MiB each.
+
+    The memory is that of the engines.
+    """
     fast_table(10, IDLE_S).record(flow(1), A, 0.0)  # what is compiled is compiled
     before = resident_bytes()
     table = FastConnectionTable(Numbering(), 1 << 20, IDLE_S, zeros=zeros_by_page)
