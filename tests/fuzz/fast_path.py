@@ -33,6 +33,7 @@ from maglev.selection import MapBuilder
 
 OWN = [pack_address("10.1.1.2"), pack_address("fd00:1::2")]
 PEERS = ["10.1.1.2", "10.1.2.2", "10.1.3.2"]
+PEERS6 = ["fd00:1::2", "fd00:1::3", "fd00:1::4"]
 # Name, address or prefix, protocol, port, pool, and what else is said of it.
 VIPS = [
     ("www", "192.0.2.1", "tcp", 80, "web", {}),
@@ -67,8 +68,8 @@ def a_map(choices: random.Random, builder: MapBuilder):
     served = [vip for vip in VIPS if choices.random() < 0.9] or VIPS
     document = {
         "maglevs": [
-            {"name": f"m{number}", "address": address, "address6": f"fd00:1:{number}::2"}
-            for number, address in enumerate(PEERS[: choices.choice([1, 1, 3])])
+            {"name": address, "address": address, "address6": address6}
+            for address, address6 in list(zip(PEERS, PEERS6, strict=True))[: choices.choice([1, 1, 3])]
         ],
         "pools": {
             name: {"endpoints": [{"address": address, "weight": weights[address]} for address in addresses]}
@@ -104,7 +105,7 @@ def an_error(choices: random.Random, client: str, target: Target) -> bytes:
     version = ip_address(client).version
     vip = target if choices.random() < 0.8 else a_target(choices, version)
     ports = struct.pack("!HHHH", vip.port, 1024 + choices.randrange(FLOWS), 8, 0)
-    payload = bytes(choices.choice([0, 0, 0, 1400]))
+    payload = bytes(choices.choice([0, 1400]))
     quoted = ip_packet(choices, version, vip.protocol, vip.address, client, ports + payload)
     kind = choices.choice([3, 11, 3, 8] if version == 4 else [1, 2, 3, 128])
     return struct.pack("!BBHI", kind, 4, 0, 1400) + quoted[: choices.choice([2000] * 5 + [28, 24, 10])]
@@ -209,11 +210,11 @@ def redirected(choices: random.Random, packets: list[bytes], version: int) -> tu
     return [ip_packet(choices, outer, 47, *ends, gre + packet, Part(0, 0x4000)) for packet in packets], outer
 
 
-def a_hello(choices: random.Random) -> list[bytes]:
-    """Returns a ping in GRE, by which a Maglev asks another whether it is alive."""
-    ping = struct.pack("!BBHHH", choices.choice([8, 8, 8, 0]), 0, 0, 1, choices.randrange(100))
-    inner = ip_packet(choices, 4, 1, PEERS[1], PEERS[0], ping, Part(0, 0x4000))
-    return [ip_packet(choices, 4, 47, PEERS[1], PEERS[0], b"\0\0\x08\0" + inner, Part(0, 0x4000))]
+def a_hello(choices: random.Random, version: int) -> bytes:
+    """Returns the ping by which a Maglev, in GRE, sees whether another is alive."""
+    kind, source, own = (8, PEERS[1], "10.1.1.2") if version == 4 else (128, "fd00:1::3", "fd00:1::2")
+    body = bytes([kind, 0, 0, 0, 0, 1, 0, 2]) + choices.randbytes(choices.choice([0, 7, 40]))
+    return ip_packet(choices, version, 1 if version == 4 else 58, source, own, body, Part(0, 0x4000))
 
 
 def transmission(choices: random.Random) -> list[bytes]:
@@ -224,9 +225,10 @@ def transmission(choices: random.Random) -> list[bytes]:
     body = transport(choices, protocol, client, target)
     make = fragmented if choices.random() < 0.06 else lambda *about: [ip_packet(*about)]
     packets = make(choices, version, protocol, client, target.address, body)
-    if choices.random() < 0.004:
-        packets, version = a_hello(choices), 4
-    if choices.random() < (0.4 if make is fragmented else 0.02):
+    is_hello = choices.random() < 0.005
+    if is_hello:
+        packets = [a_hello(choices, version)]
+    if is_hello or choices.random() < (0.5 if make is fragmented else 0.02):
         packets, version = redirected(choices, packets, version)
     return [LINK + ETHERTYPES[version] + packet + bytes(choices.choice([0, 0, 6])) for packet in packets]
 
@@ -258,7 +260,7 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     """Has both decide a history of frames; returns what became of them. AssertionError where they differ."""
     choices, fates = random.Random(seed), Counter()
     builder, now = MapBuilder(), choices.uniform(0, 1e6)
-    capacity = choices.choice([0, 1, 5, 40, 10_000])
+    capacity = choices.choice([0, 1, 5, 40, 10_000, 10_000])
     vips = a_map(choices, builder)
     limits = Limits(packets=choices.choice([3, 1000]), held_fragments=choices.choice([0, 5, 100]), held_bytes=20_000)
     own, rates = choices.choice([OWN, OWN, OWN[:1]]), choices.choice([0.0, 1.0, 1000.0])

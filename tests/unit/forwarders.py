@@ -19,7 +19,7 @@ from maglev.packets import flow_of, parse
 from maglev.selection import MapBuilder
 
 IDLE_S = 60.0
-PEERS = [MAGLEV, "10.1.2.2", "10.1.3.2"]
+PEERS, PEERS6 = [MAGLEV, "10.1.2.2", "10.1.3.2"], [MAGLEV6, "fd00:1::3", "fd00:1::4"]
 ENDPOINTS = [f"10.2.{number}.2" for number in range(1, 6)]
 ENDPOINTS6 = [f"fd00:2:{number}::2" for number in range(1, 6)]
 VIPS = [
@@ -35,8 +35,8 @@ def a_map(maglevs=1, down=(), weights=None, vips=VIPS, **pools):
     weights, listed = weights or {}, {"web": ENDPOINTS, "web6": ENDPOINTS6, **pools}
     document = {
         "maglevs": [
-            {"name": f"m{number}", "address": address, "address6": f"fd00:1:{number}::2"}
-            for number, address in enumerate(PEERS[:maglevs], 1)
+            {"name": f"m{number}", "address": PEERS[number - 1], "address6": PEERS6[number - 1]}
+            for number in range(1, maglevs + 1)
         ],
         "pools": {
             name: {"endpoints": [{"address": address, "weight": weights.get(address, 1)} for address in addresses]}

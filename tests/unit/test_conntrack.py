@@ -207,7 +207,10 @@ def test_resident_memory_is_seen():
 
 
 def test_a_large_table_takes_memory_as_flows_come():
-    """A million entries are 128 MiB. A thousand flows touch a thousand pages at most, not huge ones of 2 MiB each."""
+    """A million entries are 128 MiB. A thousand flows touch a thousand pages at most, not huge ones of 2 MiB each.
+
+    The memory is that of the engines; 2 MiB more say which slots are taken.
+    """
     fast_table(10, IDLE_S).record(flow(1), A, 0.0)  # what is compiled is compiled
     before = resident_bytes()
     table = FastConnectionTable(Numbering(), 1 << 20, IDLE_S, zeros=zeros_by_page)
@@ -216,6 +219,6 @@ def test_a_large_table_takes_memory_as_flows_come():
         assert table.record(flow(port), A, 0.0)
     assert table.arrays.entries.nbytes == 128 << 20
     grown = resident_bytes() - before
-    assert built < 2 << 20, f"an empty table should take next to nothing, but took {built >> 10} KiB"
-    assert 1 << 20 < grown < 8 << 20, f"1,000 flows should take some 4 MiB, but took {grown >> 10} KiB"
+    assert built < 4 << 20, f"an empty table should take next to nothing, but took {built >> 10} KiB"
+    assert 1 << 20 < grown < 10 << 20, f"1,000 flows should take some 4 to 6 MiB, but took {grown >> 10} KiB"
     assert table.lookup(flow(999), 1.0) == A
