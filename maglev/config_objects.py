@@ -417,14 +417,14 @@ class Fragments(_Object):
     timeout_s: Seconds = Field(default=2.0, description=POSITIVE_S)
     health_check: HealthCheck = Field(
         default=HealthCheck(type="ping", through="vip", timeout_s=0.4, flap_changes=0),
-        description="how Maglevs see whether another is alive: a ping, such as {type: ping, through: vip, interval_s: 1}",
+        description="how Maglevs see whether others are alive: a ping, such as {type: ping, through: vip, interval_s: 1}",
     )
 
     @field_validator("health_check")
     @classmethod
-    def _maglevs_hold_no_vip(cls, check: HealthCheck) -> HealthCheck:
-        if check.through == "vip":
-            raise ValueError("a health check with through: address, since Maglevs hold no VIP")
+    def _maglevs_answer_pings(cls, check: HealthCheck) -> HealthCheck:
+        if check.through == "vip" and check.type != "ping":
+            raise ValueError("a health check of type ping, or with through: address: that is all a forwarder answers")
         return check
 
 

@@ -130,7 +130,9 @@ def test_a_maglev_checks_the_others_of_its_shard_and_not_itself():
     peers = config.parse(site).peers("default")
     plan = plan_of(site)
     assert [str(peer.address) for peer in peers] == ["10.1.1.2", "10.1.1.4"]
-    assert [list(plan.checks_of(peer)) for peer in peers[1:]] == [[Check(ip_address("10.1.1.4"), PEERS)]]
+    assert [list(plan.checks_of(peer)) for peer in peers[1:]] == [
+        [Check(ip_address("10.1.1.4"), PEERS, ip_address("10.1.1.4"))]
+    ]
     assert {str(check.address) for check in plan.checks} == {"10.1.1.4", str(A), str(B)}
 
 
