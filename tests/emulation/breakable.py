@@ -48,7 +48,10 @@ class Faults:
 def serve_http(faults: Faults) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status = faults.next_status(self.client_address[0], self.connection.getsockname()[0])
+            client, asked = (
+                end[0].removeprefix("::ffff:") for end in (self.client_address, self.connection.getsockname())
+            )
+            status = faults.next_status(client, asked)
             body = str(faults.now().get("body", "all is well")).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
@@ -58,11 +61,13 @@ def serve_http(faults: Faults) -> None:
         def log_message(self, *args: object) -> None:
             pass
 
-    ThreadingHTTPServer(("", HTTP_PORT), Handler).serve_forever()
+    server = ThreadingHTTPServer(("", HTTP_PORT), Handler, bind_and_activate=False)
+    server.socket = socket.create_server(("", HTTP_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
+    server.serve_forever()
 
 
 def serve_datagrams(address: str, port: int, answer) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((address, port))
         while True:
             asked, client = server.recvfrom(2048)

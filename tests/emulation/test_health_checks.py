@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from breakable import HTTP_PORT, NAME, UDP_PORT
-from wires import VIP, Tap, curl, statistics, status
+from wires import VIP, VIP6, Tap, curl, statistics, status
 
 from lab.nodes import project_python
 from lab.waiting import wait_until
@@ -36,7 +36,8 @@ def broken(lab):
         node = lab.node(name)
         file.write_text("{}")
         node.start(
-            "breakable", [project_python(), str(Path(__file__).with_name("breakable.py")), str(file), node.address, VIP]
+            "breakable",
+            [project_python(), str(Path(__file__).with_name("breakable.py")), str(file), node.address, VIP, VIP6],
         )
 
     def break_it(name, **faults):
@@ -57,6 +58,7 @@ def checked(lab, **method):
     lab.document["pools"]["web"]["health_check"] = PACE | method
     try:
         lab.reload()
+        wait_known(lab)
         wait_healthy(lab, lab.endpoints)
         yield
     finally:
@@ -90,6 +92,32 @@ def checks(lab, maglev, endpoint):
     ]
 
 
+def wait_known(lab):
+    """Waits until every Maglev has a first verdict of every endpoint; until then it goes by what it knew before."""
+
+    def missing():
+        unknown = [
+            (maglev, endpoint)
+            for maglev in lab.maglevs
+            for endpoint in lab.endpoints
+            for check in checks(lab, maglev, endpoint)
+            if check["verdict"] == "unknown"
+        ]
+        return f"no verdict yet: {unknown}" if unknown else ""
+
+    wait_until(missing, TIMEOUT_S, "first verdicts")
+
+
+def wait_checks(lab, maglev, endpoint, expected):
+    """Waits until a Maglev's checks of an endpoint are as expected: through which VIP, verdict, latest failure."""
+
+    def missing():
+        seen = {(c["through"], c["verdict"], c["latest_failure"]) for c in checks(lab, maglev, endpoint)}
+        return "" if seen == expected else f"{maglev} says {seen}, expected {expected}"
+
+    wait_until(missing, TIMEOUT_S, f"checks of {endpoint}")
+
+
 def refuse(lab, name, packets):
     """Has an endpoint's kernel refuse packets, as when a server has gone."""
     rules = f"table inet broken {{ chain in {{ type filter hook input priority 0; {packets}; }}; }}"
@@ -121,7 +149,11 @@ CASES = {  # how it is checked, what breaks it, and what its Maglevs then say
         by_kernel(f"tcp dport {HTTP_PORT} reject with tcp reset"),
         "Connection refused",
     ),
-    "ping": ({"type": "ping"}, by_kernel("icmp type echo-request drop"), "no answer within 0.2 s"),
+    "ping": (
+        {"type": "ping"},
+        by_kernel("icmp type echo-request drop; icmpv6 type echo-request drop"),
+        "no answer within 0.2 s",
+    ),
     "udp": (
         {"type": "udp", "port": UDP_PORT, "send": "hex:70696e67", "expect": "PING"},
         by_file(udp=True),
@@ -139,10 +171,9 @@ def test_a_server_that_breaks_is_found_and_one_that_is_mended_too(lab, broken, c
         try:
             break_it(lab, broken)
             wait_healthy(lab, ["s2", "s3"])
+            vips = [VIP, VIP6] if through == "vip" else [None]
             for maglev in lab.maglevs:
-                [check] = checks(lab, maglev, "s1")
-                assert (check["verdict"], check["latest_failure"]) == ("unhealthy", reason)
-                assert check["through"] == (VIP if through == "vip" else None)
+                wait_checks(lab, maglev, "s1", {(vip, "unhealthy", reason) for vip in vips})
         finally:
             mend(lab, "s1", broken)
         wait_healthy(lab, lab.endpoints)
@@ -219,6 +250,7 @@ def both_ways(lab):
     lab.document["vips"].append({"name": "p", "address": VIP, "protocol": "tcp", "port": PLAIN_PORT, "pool": "plain"})
     try:
         lab.reload()
+        wait_known(lab)
         for pool in ("web", "plain"):
             wait_healthy(lab, lab.endpoints, pool)
         yield
@@ -248,7 +280,9 @@ def test_an_endpoint_that_black_holes_its_share_is_found_through_the_data_path_o
             took_s = wait_healthy(lab, ["s2", "s3"])
             configured_s = 3 * PACE["interval_s"] + PACE["timeout_s"]
             assert took_s < configured_s + MARGIN_S, f"expected within {configured_s:.1f} s, it took {took_s:.2f} s"
-            assert [check["latest_failure"] for check in checks(lab, "m1", "s1")].count(None) == 1
+            said = {check["through"]: check["latest_failure"] for check in checks(lab, "m1", "s1")}
+            assert said[VIP] == "no answer within 0.2 s"
+            assert said[None] is None
             wait_healthy(lab, lab.endpoints, "plain")  # a plain check finds nothing wrong
             slots = request(lab.node("m1").control, "GET", "/tables")["web"]["slots"]
             assert lab.node("s1").address not in slots
@@ -291,7 +325,7 @@ def test_probes_reach_every_endpoint_as_clients_packets_do_and_are_no_clients(la
         ]
         assert not plain, "a probe through the data path came to s2 outside of GRE"
         log = (lab.node("s2").directory / "faults.log").read_text().splitlines()
-        assert {line.split()[1] for line in log if line.endswith(f" {this_round}")} == {VIP}
+        assert {line.split()[1] for line in log if line.endswith(f" {this_round}")} == {VIP, VIP6}
         name, _, _ = curl(lab, f"http://{VIP}/").partition(" ")
         assert name in lab.endpoints, "a client's packets should go on as ever"
 
