@@ -416,8 +416,8 @@ class Fragments(_Object):
     )
     timeout_s: Seconds = Field(default=2.0, description=POSITIVE_S)
     health_check: HealthCheck = Field(
-        default=HealthCheck(type="ping", through="vip", timeout_s=0.4, flap_changes=0),
-        description="how Maglevs see whether others are alive: a ping, such as {type: ping, through: vip, interval_s: 1}",
+        default=HealthCheck(type="ping", through="vip", timeout_s=1.0, fall=3, flap_changes=0),
+        description="how Maglevs see whether others live: a ping, such as {type: ping, through: vip, interval_s: 1}",
     )
 
     @field_validator("health_check")

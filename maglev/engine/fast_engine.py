@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from .contract import Engine, Options, Table
 from .memory import zeros_by_page
 from .packet_thread import STOP, Directory, PacketThread
 from .socket import carry_out, mtu_of, open_sender
+
+LONGEST_SLEEP_S = 0.5  # of the main thread: a signal that comes just before it falls asleep does not wake it
 
 
 class RareConnections:
@@ -129,8 +132,9 @@ class FastEngine(Engine):
             worker.start()
         try:
             while not self._stopping:
-                os.read(self._nudge, 8)
-                self._serve_rare()
+                if select.select([self._nudge], [], [], LONGEST_SLEEP_S)[0]:
+                    os.read(self._nudge, 8)
+                    self._serve_rare()
         finally:
             for thread in self._threads:
                 thread.stop()

@@ -516,7 +516,7 @@ def test_fills_in_defaults():
         "icmp_errors_per_s": 1000.0,
     }
     check = whole.forwarder.fragments.health_check
-    assert (check.type, check.interval_s, check.rise, check.fall) == ("ping", 1.0, 2, 2)
+    assert (check.type, check.interval_s, check.rise, check.fall) == ("ping", 1.0, 2, 3)
     assert (whole.vips[0].affinity, whole.vips[0].idle_timeout_s) == ("connection", None)
     assert whole.pools["web"].endpoints[1].weight == 1
     assert whole.pools["web"].health_check == HealthCheck(
