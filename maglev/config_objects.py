@@ -309,6 +309,11 @@ class Vip(_Object):
         description="a whole number from 1 to 65535, or 0 for any; none for protocols other than tcp and udp"
     )
     pool: Name = Field(description="the name of a pool")
+    backup_pools: tuple[Name, ...] = Field(default=(), description="a list of the names of pools")
+    min_healthy_share: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
+        default=0.5,
+        description="the share of a pool's endpoints that must be healthy for it to serve, above 0, at most 1",
+    )
     shard: Name = Field(default="default", description=A_NAME)
     affinity: Literal["connection", "client"] = Field(default="connection", description="connection or client")
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
@@ -373,6 +378,18 @@ class Vip(_Object):
         """The protocol as a person writes it: by its name, if it has one."""
         names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
         return names.get(self.protocol_number, str(self.protocol_number))
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pool that serves the VIP, and those that do instead, in their order."""
+        return (self.pool, *self.backup_pools)
+
+    @property
+    def backed_by(self) -> str:
+        """What stands behind the VIP, in words that are equal for VIPs behind which the same stands."""
+        if not self.backup_pools:
+            return self.pool
+        return f"{', else '.join(self.pools)} (below {self.min_healthy_share:g})"
 
     @property
     def network(self) -> IPv4Network | IPv6Network:
@@ -510,6 +527,10 @@ class Config(_Object):
         Each listing is checked as its own pool says, or else the nearest pool around it that says anything.
         """
         return self.members_by_pool[pool_name]
+
+    def vip_members(self, vip: Vip) -> tuple[Member, ...]:
+        """Returns the members of all pools that may serve a VIP."""
+        return tuple(dict.fromkeys(member for pool in vip.pools for member in self.pool_members(pool)))
 
     @cached_property
     def members_by_pool(self) -> Mapping[str, tuple[Member, ...]]:

@@ -64,7 +64,7 @@ def pools_list_each_thing_once(draft: Draft) -> Iterator[Finding]:
 
 def pools_are_known(draft: Draft) -> Iterator[Finding]:
     allowed = f"the name of a pool: {_listing(draft.pool_names)}"
-    named = [(f"{path}.pool", vip.pool) for path, vip in draft.vips.items()]
+    named = [*_pools_of_vips(draft)]
     named += [(f"pools.{name}.pools[{i}]", p) for name, pool in draft.pools.items() for i, p in enumerate(pool.pools)]
     yield from ((field, name, allowed) for field, name in named if name not in draft.pool_names)
 
@@ -79,11 +79,17 @@ def pools_do_not_contain_themselves(draft: Draft) -> Iterator[Finding]:
 
 
 def pools_in_use_have_endpoints(draft: Draft) -> Iterator[Finding]:
-    for path, vip in draft.vips.items():
-        names = reachable(draft.pools, vip.pool)
+    for field, pool in _pools_of_vips(draft):
+        names = reachable(draft.pools, pool)
         known = names <= draft.pools.keys()
         if known and not any(draft.pools[name].endpoints for name in names):
-            yield f"{path}.pool", vip.pool, "a pool with at least one endpoint in it or in the pools nested in it"
+            yield field, pool, "a pool with at least one endpoint in it or in the pools nested in it"
+
+
+def vips_name_each_pool_once(draft: Draft) -> Iterator[Finding]:
+    for path in draft.vips:
+        named = [(field, pool) for field, pool in _pools_of_vips(draft) if field.startswith(f"{path}.")]
+        yield from _repeated(named, "each pool once")
 
 
 def shards_are_served(draft: Draft) -> Iterator[Finding]:
@@ -113,7 +119,7 @@ def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
 def endpoints_are_in_reach(draft: Draft) -> Iterator[Finding]:
     """A Maglev sends to endpoints from an address of their family; one that cannot would choose unlike its peers."""
     complained = set()
-    for shard, pool in sorted({(vip.shard, vip.pool) for vip in draft.vips.values()}):
+    for shard, pool in sorted({(vip.shard, pool) for vip in draft.vips.values() for pool in vip.pools}):
         cannot = {version: _without(draft, shard, version) for version in (4, 6)}
         for name in sorted(reachable(draft.pools, pool) & draft.pools.keys()):
             for i, endpoint in enumerate(draft.pools[name].endpoints):
@@ -152,6 +158,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     pools_are_known,
     pools_do_not_contain_themselves,
     pools_in_use_have_endpoints,
+    vips_name_each_pool_once,
     shards_are_served,
     addresses_belong_to_machines,
     idle_timeouts_fit_the_table,
@@ -178,6 +185,12 @@ def _machine_in(vip: Vip, machines: Mapping[Address, str]) -> Address | None:
     if vip.prefix_length is None:
         return vip.address if vip.address in machines else None
     return next(filter(vip.network.__contains__, machines), None)
+
+
+def _pools_of_vips(draft: Draft) -> Iterator[tuple[str, str]]:
+    for path, vip in draft.vips.items():
+        yield f"{path}.pool", vip.pool
+        yield from ((f"{path}.backup_pools[{i}]", pool) for i, pool in enumerate(vip.backup_pools))
 
 
 def _at(pool_name: str, index: int) -> str:

@@ -22,16 +22,14 @@ from .flow import Address, pack_address
 
 def endpoint_addresses(config: Config) -> tuple[Address, ...]:
     """Returns the addresses of all endpoints of a configuration, each once, in order."""
-    members = {member.address for vip in config.vips for member in config.pool_members(vip.pool)}
+    members = {member.address for vip in config.vips for member in config.vip_members(vip)}
     return tuple(sorted(members, key=pack_address))
 
 
 def vips_of(config: Config, endpoints: Collection[Address]) -> tuple[Network, ...]:
     """Returns the VIPs, addresses and prefixes, that a machine with these endpoint addresses answers for, in order."""
     networks = {
-        vip.network
-        for vip in config.vips
-        if any(member.address in endpoints for member in config.pool_members(vip.pool))
+        vip.network for vip in config.vips if any(member.address in endpoints for member in config.vip_members(vip))
     }
     return tuple(sorted(networks, key=lambda network: (pack_address(network.network_address), network.prefixlen)))
 

@@ -29,7 +29,7 @@ from .engine.vip_path import VipPath
 from .engine.watch import FileWatch, fingerprint
 from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
-from .selection import MapBuilder, carried_over, connection_capacity, fragment_limits
+from .selection import MapBuilder, carried_over, connection_capacity, fragment_limits, serving_pool
 from .vips import EMPTY
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
@@ -152,13 +152,17 @@ class ForwarderDaemon:
             "peers": [str(unpack_address(peer)) for peer in self._vips.cluster.owners.members]
             if self._vips.cluster
             else [],
-            "pools": {pool: self._pool_status(pool) for pool in dict.fromkeys(vip.pool for vip in vips)},
+            "pools": {
+                pool: self._pool_status(pool) for pool in dict.fromkeys(pool for vip in vips for pool in vip.pools)
+            },
+            "served_by": {vip.name: serving_pool(self._config, vip, self._is_healthy) for vip in vips},
         }
 
     def _pool_status(self, pool: str) -> dict[str, Any]:
         members = self._config.pool_members(pool)
         backends = self._vips.pools.get(pool)
-        usable = {unpack_address(address) for address in backends.usable} if backends else set()
+        mapped = self._vips.pools.values() if backends is None else [backends]
+        usable = {unpack_address(address) for each in mapped for address in each.usable}
         return {
             "healthy": [str(member.address) for member in members if member.address in usable],
             "unhealthy": [str(member.address) for member in members if member.address not in usable],
@@ -283,7 +287,7 @@ class ForwarderDaemon:
 
     def _targets_of(self, config: Config) -> frozenset[bytes]:
         """Returns all to whom a configuration may have packets sent: endpoints, and the other Maglevs."""
-        members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.pool_members(vip.pool)}
+        members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.vip_members(vip)}
         peers = {peer.address for peer in config.peers(self._maglev.shard)}
         return frozenset(pack_address(address) for address in members | peers)
 

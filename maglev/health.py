@@ -83,7 +83,7 @@ class Plan:
     def __init__(self, config: Config, maglev: MaglevMachine) -> None:
         found: dict[tuple[Address, HealthCheck], dict[Check, None]] = {}
         for vip in config.vips_of(maglev.shard):
-            for member in config.pool_members(vip.pool):
+            for member in config.vip_members(vip):
                 for method in member.health_checks:
                     check = Check(member.address, method, vip.address if method.through == "vip" else None)
                     found.setdefault((member.address, method), {})[check] = None

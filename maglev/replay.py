@@ -44,7 +44,7 @@ def _forwarder(engine: str, own: tuple[bytes, ...], config: Config) -> pcap.Deci
 
 
 def _check_known(config: Config, down: Collection[Address]) -> None:
-    endpoints = {member.address for vip in config.vips for member in config.pool_members(vip.pool)}
+    endpoints = {member.address for vip in config.vips for member in config.vip_members(vip)}
     for address in down:
         if address not in endpoints:
             allowed = ", ".join(map(str, sorted(endpoints, key=pack_address)))

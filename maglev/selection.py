@@ -39,11 +39,15 @@ def carried_over(served: VipMap, old: Config, new: Config, shard: str) -> frozen
     These are endpoints that serve a VIP now, as `served` says, and are to serve the same VIP: a check that a change has
     altered knows nothing yet, and must not take its endpoints' connections away meanwhile.
     """
-    usable = {_served_at(vip): served.pools[vip.pool].usable for vip in old.vips_of(shard) if vip.pool in served.pools}
+    usable = {
+        _served_at(vip): served.pools[vip.backed_by].usable
+        for vip in old.vips_of(shard)
+        if vip.backed_by in served.pools
+    }
     return frozenset(
         member
         for vip in new.vips_of(shard)
-        for member in new.pool_members(vip.pool)
+        for member in new.vip_members(vip)
         if pack_address(member.address) in usable.get(_served_at(vip), ())
     )
 
@@ -53,6 +57,34 @@ def _served_at(vip: Vip) -> tuple[Any, ...]:
 
 
 PEERS = "(Maglevs)"  # no pool can be called so
+
+
+def serving_pool(config: Config, vip: Vip, is_healthy: Callable[[Member], bool]) -> str:
+    """Returns the pool that takes a VIP's new flows: the first of which enough is healthy, or else the healthiest.
+
+    What has weight 0 takes no new flows anyway, and does not count.
+    """
+
+    def healthy_share(pool: str) -> float:
+        taking = [member for member in config.pool_members(pool) if member.weight > 0]
+        return sum(map(is_healthy, taking)) / len(taking) if taking else 0.0
+
+    shares = {pool: healthy_share(pool) for pool in vip.pools}
+    enough = [pool for pool, share in shares.items() if share >= vip.min_healthy_share]
+    return enough[0] if enough else max(shares, key=lambda pool: shares[pool])
+
+
+def members_behind(config: Config, vip: Vip, is_healthy: Callable[[Member], bool]) -> list[Member]:
+    """Returns the healthy members behind a VIP: those of the pool that serves it; those of the others drained.
+
+    So flows that came to a backup pool stay there when the first pool is well again.
+    """
+    serving = serving_pool(config, vip, is_healthy)
+    found = {member.address: member for member in config.pool_members(serving) if is_healthy(member)}
+    for member in config.vip_members(vip):
+        if member.address not in found and is_healthy(member):
+            found[member.address] = member._replace(weight=0.0)
+    return sorted(found.values(), key=lambda member: pack_address(member.address))
 
 
 class MapBuilder:
@@ -67,8 +99,10 @@ class MapBuilder:
         The shard's Maglevs are members too, of the pool that fragments are spread over.
         """
 
-        def backends_of(pool: str) -> Backends:
-            return self._backends(pool, config, [member for member in config.pool_members(pool) if is_healthy(member)])
+        vips = {vip.backed_by: vip for vip in config.vips_of(shard)}
+
+        def backends_of(backed_by: str) -> Backends:
+            return self._backends(backed_by, config, members_behind(config, vips[backed_by], is_healthy))
 
         peers = config.peers(shard)
         owners = self._backends(PEERS, config, [peer for peer in peers if is_healthy(peer)])

@@ -45,7 +45,7 @@ class ServedVip(Protocol):
     @property
     def port(self) -> int: ...
     @property
-    def pool(self) -> str: ...
+    def backed_by(self) -> str: ...
     @property
     def affinity(self) -> str: ...
     @property
@@ -153,7 +153,7 @@ def build_backends(members: Sequence[PoolMember], table_size: int, build_table: 
 def build_map(
     vips: Collection[ServedVip], backends_of: Callable[[str], Backends], cluster: Cluster | None = None
 ) -> VipMap:
-    """Returns the map of `vips`, each pool's backends built once by `backends_of(pool name)`.
+    """Returns the map of `vips`, what stands behind them built once each by `backends_of(backed by)`.
 
     A ping to a VIP address has no port to match: it goes to the pool of that address's first VIP, in the order of
     protocol and port, unless there is a VIP for ICMP itself.
@@ -162,12 +162,12 @@ def build_map(
     services: dict[Prefix, dict[tuple[int, int], Service]] = {}
     for vip in sorted(vips, key=lambda vip: (vip.protocol_number, vip.port)):
         by_client = vip.affinity == "client"
-        service = Service(vip.name, built(vip.pool), by_client, vip.idle_timeout_s, vip.new_flows_per_s)
+        service = Service(vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s)
         prefix = prefix_of(vip.network)
         ports = services.setdefault(prefix, {(ICMP if is_v4(prefix.address) else ICMPV6, 0): service})
         ports[vip.protocol_number, vip.port] = service
     lengths = sorted({prefix.bits for prefix in services}, reverse=True)
-    return VipMap(services, {vip.pool: built(vip.pool) for vip in vips}, tuple(lengths), cluster)
+    return VipMap(services, {vip.backed_by: built(vip.backed_by) for vip in vips}, tuple(lengths), cluster)
 
 
 def prefix_of(network: IPv4Network | IPv6Network) -> Prefix:

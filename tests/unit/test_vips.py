@@ -27,7 +27,7 @@ class AVip(NamedTuple):
     network: object
     protocol_number: int
     port: int
-    pool: str
+    backed_by: str
     affinity: str = "connection"
     idle_timeout_s: float | None = None
     new_flows_per_s: float | None = None
@@ -82,7 +82,7 @@ def test_vips_that_share_a_pool_share_its_table():
         built[pool] += 1
         return object()
 
-    services = build_map([HTTP, HTTPS._replace(pool="plain"), DNS], backends_of)
+    services = build_map([HTTP, HTTPS._replace(backed_by="plain"), DNS], backends_of)
     at = services.at(pack_address(ADDRESS))
     assert built == {"plain": 1, "names": 1}, f"each pool should have been built once, but: {dict(built)}"
     assert at[TCP, 80].backends is at[TCP, 443].backends is services.pools["plain"]
