@@ -44,6 +44,7 @@ class ConnectionTable:
         self.idle_timeout_s = idle_timeout_s
         self.overflows = 0  # records refused because the table was full
         self.hits = self.misses = 0  # lookups that found a live entry, and those that did not
+        self.expired = 0  # entries that have left
         self._clock = 0
         self._entries: OrderedDict[Flow, tuple[bytes, int]] = OrderedDict()  # flow: (backend, tick of last use)
 
@@ -102,6 +103,7 @@ class ConnectionTable:
         """Drops the entries that have been idle for too long: amortised, one for each that was recorded."""
         while self._entries and self._has_expired(next(iter(self._entries.values()))[1]):
             self._entries.popitem(last=False)
+            self.expired += 1
 
 
 def require_sense(capacity: int, idle_timeout_s: float) -> None:

@@ -39,7 +39,7 @@ STEPS_PER_RECORD = 8
 FEWEST_SLOTS = 16
 KEY_BYTES = 40  # of the hash: as many as a flow's key has
 ABSENT = -1
-CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES = range(6)  # what `state` holds
+CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES, EXPIRED = range(7)  # what `state` holds
 
 ZERO, ONE, HALF, LOW_HALF = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 # The finaliser of MurmurHash3 (Appleby, 2011) spreads a sum over all its bits.
@@ -52,7 +52,7 @@ class Connections(NamedTuple):
     entries: Array  # uint64 (slots, 8), slots a power of two
     taken: Array  # uint8 (slots,): 1 where an entry stands, living or expired
     uses: Array  # int64 (4096,): living entries by the tick of their last use, modulo 4096
-    state: Array  # int64 (6,)
+    state: Array  # int64 (7,)
     keys: Array  # uint64 (5,): of the hash
     limits: Array  # float64 (2,): capacity in entries, idle timeout in seconds
 
@@ -83,6 +83,7 @@ def advance(table: Connections, now_tick: int) -> None:
     for left in range(now_tick - min(behind, IDLE_TICKS) + 1, now_tick + 1):
         expired = left & (IDLE_TICKS - 1)  # where `left` will be counted, `left - 4096` was until now
         table.state[LIVING] -= table.uses[expired]
+        table.state[EXPIRED] += table.uses[expired]
         table.uses[expired] = 0
 
 
@@ -255,7 +256,7 @@ class FastConnectionTable:
             entries=zeros(slots, WORDS),
             taken=np.zeros(slots, np.uint8),
             uses=np.zeros(IDLE_TICKS, np.int64),
-            state=np.zeros(6, np.int64),
+            state=np.zeros(7, np.int64),
             keys=np.frombuffer(keys, np.uint64).copy(),
             limits=np.array([capacity, idle_timeout_s]),
         )
@@ -278,6 +279,11 @@ class FastConnectionTable:
     def misses(self) -> int:
         """Returns how many lookups did not."""
         return int(self.arrays.state[MISSES])
+
+    @property
+    def expired(self) -> int:
+        """Returns how many entries have expired."""
+        return int(self.arrays.state[EXPIRED])
 
     def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
         """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no living entry.

@@ -137,6 +137,12 @@ BAD = [
     ({"forwarder.fragments": {"timeout_s": 0}}, "forwarder.fragments.timeout_s", 0, "0.01 to 3600"),
     ({"forwarder.fragments": {"size": 1}}, "forwarder.fragments.size", 1, "only the keys packets, held_fragments"),
     ({"forwarder.icmp_errors_per_s": -1}, "forwarder.icmp_errors_per_s", -1, "a number from 0 to 1000000"),
+    # metrics
+    ({"metrics": {"port": -1}}, "metrics.port", -1, "a whole number from 1 to 65535, or 0 or null for no metrics"),
+    ({"metrics": {"port": 65536}}, "metrics.port", 65536, "from 1 to 65535"),
+    ({"metrics": {"port": "9400"}}, "metrics.port", "9400", "a whole number"),
+    ({"metrics": {"address": "::"}}, "metrics.address", "::", "only the keys port"),
+    ({"metrics": 9400}, "metrics", 9400, "a mapping with the keys port"),
     # health checks
     (
         {"pools.web.health_check.type": "icmp"},
