@@ -587,6 +587,12 @@ def test_a_vip_that_holds_many_machines_is_one_problem():
     assert found == [("vips[0].address", "10.0.0.0/8", expected)], found
 
 
+@pytest.mark.parametrize(("said", "port"), [({}, 9400), ({"port": 80}, 80), ({"port": 0}, 0), ({"port": None}, 0)])
+def test_metrics_are_served_unless_switched_off(said, port):
+    assert parsed({"metrics": said}).metrics.port == port
+    assert parsed().metrics.port == 9400
+
+
 def test_the_default_shard_is_that_of_every_maglev_and_vip_without_one():
     whole = parsed({"shard": "north", "maglevs[0].shard": "south", "vips[0].shard": "south"})
     assert [machine.shard for machine in whole.maglevs] == ["south", "north"]

@@ -8,7 +8,7 @@ import math
 import socket
 from collections import Counter
 from contextlib import closing, contextmanager
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from frames import tcp
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from maglev import config, metrics
 from maglev.conntrack import ConnectionTable
-from maglev.engine.decapsulation import Gate
+from maglev.engine.decapsulation import Gate, Received
 from maglev.engine.exposition import Exposition, MetricsServer
 from maglev.errors import IGNORED, NO_DROPS, Discard, PlatformError, Reason
 from maglev.fast.conntrack import FastConnectionTable
@@ -147,13 +147,16 @@ def test_every_check_has_a_series_of_its_own():
         Check(address, TCP_CHECK): State(Verdict.HEALTHY),
         Check(address, slower): State(Verdict.UNHEALTHY),
         Check(ip_address("fd00::2"), web): State(),
+        Check(address, TCP_CHECK, ip_address("192.0.2.1")): State(Verdict.UNHEALTHY),
     }
     text = text_of(a_view(checks=states))
-    name = "maglev_health_check_healthy"
-    assert value(text, name, address="10.2.1.2", check="tcp, port 80") == 1
-    assert value(text, name, address="10.2.1.2", check="tcp, port 80, interval_s 2.0") == 0
-    assert value(text, name, address="fd00::2", check="http, port 8080, path /healthz") == 0
-    assert [value(text, "maglev_health_checks", verdict=verdict.value) for verdict in Verdict] == [1, 1, 1]
+    name, checked = "maglev_health_check_healthy", metrics.describe(web)
+    assert checked.startswith("http, port 8080, path /healthz")
+    assert value(text, name, address="10.2.1.2", check="tcp, port 80", vip="") == 1
+    assert value(text, name, address="10.2.1.2", check="tcp, port 80, interval_s 2.0", vip="") == 0
+    assert value(text, name, address="fd00::2", check=checked, vip="") == 0
+    assert value(text, name, address="10.2.1.2", check="tcp, port 80", vip="192.0.2.1") == 0
+    assert [value(text, "maglev_health_checks", verdict=verdict.value) for verdict in Verdict] == [1, 1, 2]
 
 
 def test_batch_sizes_are_a_cumulative_histogram():
@@ -195,12 +198,12 @@ def test_a_gate_counts_by_maglev_what_it_lets_in():
     sent = [tcp(payload=bytes(size)) for size in (1, 2, 3)]
     outer = [Forwarder(pack_address("10.1.1.2"), ConnectionTable(), vips).decide(frame, 0.0).packet for frame in sent]
     one, two = map(ip_address, ("10.1.1.2", "10.1.2.2"))
-    gate = Gate([one, two], [ip_address("192.0.2.1")])
-    for packet in outer:
-        gate.admit(packet)
-    stranger = Gate([two], [ip_address("192.0.2.1")])
+    received = [Received(pack_address(one), packet[20:]) for packet in outer]
+    gate, stranger = (Gate(known, [ip_network("192.0.2.1")]) for known in ([one, two], [two]))
+    for each in received:
+        gate.admit(each)
     with pytest.raises(Discard, match="not_from_maglev"):
-        stranger.admit(outer[0])
+        stranger.admit(received[0])
     assert gate.received() == {one: metrics.Delivered(3, sum(len(frame) - 14 for frame in sent)), two: (0, 0)}
     assert stranger.received() == {two: (0, 0)}, "what is kept out is not received"
 
@@ -286,9 +289,8 @@ def test_a_port_in_use_is_said_with_a_way_out():
     assert str(refused.value) == f"{said}, or 0 for none"
 
 
-@pytest.mark.parametrize("port", [None, 0])
-def test_no_port_opens_no_socket(port):
-    with closing(MetricsServer([LOOPBACK], port, Exposition(list))) as server:
+def test_port_0_opens_no_socket():
+    with closing(MetricsServer([LOOPBACK], 0, Exposition(list))) as server:
         server.start()
         assert server._servers == []
 
