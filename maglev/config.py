@@ -40,6 +40,7 @@ __all__ = [
     "HealthCheck",
     "MaglevMachine",
     "Member",
+    "Metrics",
     "Pool",
     "Vip",
     "load",
