@@ -467,6 +467,9 @@ class ForwarderOptions(_Object):
     icmp_errors_per_s: Annotated[float, Field(strict=True, ge=0, le=1e6)] = Field(
         default=1000.0, description="answers a second that a packet is too big, a number from 0 to 1000000"
     )
+    trace_reports_per_s: Annotated[float, Field(strict=True, ge=0, le=1000)] = Field(
+        default=10.0, description="reports a second of tracer packets, a number from 0 to 1000"
+    )
 
     @field_validator("table_size")
     @classmethod

@@ -66,10 +66,11 @@ class ConnectionTable:
         self._use(flow, entry[0])
         return entry[0]
 
-    def peek(self, flow: Flow, now: float) -> bytes | None:
-        """Returns the flow's backend (16 bytes), None if there is no live entry; this is no use of it."""
+    def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
+        """Returns what `lookup` does, but this is no use of the entry; any thread may ask."""
         entry = self._entries.get(flow)
-        if entry is None or tick(now, self.idle_timeout_s) - entry[1] >= IDLE_TICKS:
+        within = ticks_of(within_s, self.idle_timeout_s)
+        if entry is None or tick(now, self.idle_timeout_s) - entry[1] >= within:
             return None
         return entry[0]
 

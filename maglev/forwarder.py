@@ -115,7 +115,8 @@ class ForwarderDaemon:
             options.engine,
             Options(
                 interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
-                options.busy_poll, fragment_limits(self._config), options.icmp_errors_per_s,
+                options.busy_poll, fragment_limits(self._config), options.icmp_errors_per_s, self._name,
+                options.trace_reports_per_s,
             ),
         )  # fmt: skip
         for reason in engine.passed_over:
@@ -280,7 +281,15 @@ class ForwarderDaemon:
         old, new = self._config.forwarder, fresh.forwarder
         problems = [
             Problem(source, f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
-            for field in ("engine", "connection_table", "threads", "busy_poll", "fragments", "icmp_errors_per_s")
+            for field in (
+                "engine",
+                "connection_table",
+                "threads",
+                "busy_poll",
+                "fragments",
+                "icmp_errors_per_s",
+                "trace_reports_per_s",
+            )
             if getattr(old, field) != getattr(new, field)
         ]
         if fresh.metrics != self._config.metrics:

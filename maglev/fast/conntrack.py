@@ -198,14 +198,14 @@ def lookup_at(table: Connections, key: Key, now: float, within_ticks: int) -> in
 
 
 @fast
-def peek_at(table: Connections, key: Key, now: float) -> int:
-    """Returns the number of the flow's backend at `now` (seconds), `ABSENT` if there is no living entry.
+def peek_at(table: Connections, key: Key, now: float, within_ticks: int) -> int:
+    """Returns the number of the flow's backend at `now` (seconds), `ABSENT` if there is no entry as `lookup` wants it.
 
     Changes nothing, so another thread than the table's may ask; what it changes meanwhile may be seen half done.
     """
     slot, found = _probe(table, key, hash_of(key, table.keys))
     age = tick_of(now, table.limits[1]) - signed(table.entries[slot, LAST_USE])
-    return signed(table.entries[slot, BACKEND]) if found and age < IDLE_TICKS else ABSENT
+    return signed(table.entries[slot, BACKEND]) if found and age < within_ticks else ABSENT
 
 
 @fast
@@ -293,9 +293,9 @@ class FastConnectionTable:
         number = lookup_at(self.arrays, key_of(flow), now, ticks_of(within_s, self.idle_timeout_s))
         return None if number == ABSENT else self._numbering.backends[number]
 
-    def peek(self, flow: Flow, now: float) -> bytes | None:
-        """Returns the flow's backend (16 bytes), None if there is no living entry; any thread may ask."""
-        number = peek_at(self.arrays, key_of(flow), now)
+    def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
+        """Returns what `lookup` does, but this is no use of the entry; any thread may ask."""
+        number = peek_at(self.arrays, key_of(flow), now, ticks_of(within_s, self.idle_timeout_s))
         return self._numbering.backends[number] if 0 <= number < len(self._numbering) else None
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:
