@@ -34,7 +34,7 @@ class Journey:
 
     client: str
     router: str
-    next_hop: str  # the Maglev to which the router's kernel sends the flow
+    next_hop: str | None  # the Maglev to which the router's kernel sends the flow; None if it cannot be asked
     back: tuple[str, ...]  # the answer's way, from the endpoint to the client; empty where no endpoint was reached
     told: Mapping[str, Any]  # what the client was told: `maglev.tracer.Trace` as a document
     names: Mapping[str, str]  # of nodes, by their addresses
@@ -66,7 +66,8 @@ class Journey:
         told = self.told
         flow = f"{told['source']} port {told['source_port']} to {told['destination']} port {told['port']}"
         yield f"{told['protocol']} from {self.client}, {flow}"
-        yield f"{'':12}{self.router}: its kernel sends this flow to {self.next_hop}"
+        if self.next_hop:
+            yield f"{'':12}{self.router}: its kernel sends this flow to {self.next_hop}"
         for number, passage in enumerate(told["passages"], 1):
             yield from self._lines_of(number, passage)
         yield f"there: {' -> '.join(self.way)}"
@@ -143,17 +144,26 @@ def follow(
     where = {address: (name, interface) for name, run in nodes.items() for address, interface in _addresses(run)}
     names = {address: name for address, (name, _) in where.items()}
     source, destination = told["source"], told["destination"]
-    gateway = _gateway(nodes[client], destination, "from", source)
-    router, interface = where.get(gateway, (NOBODY, ""))
-    flow = ["from", source, "iif", interface, "ipproto", told["protocol"]]
-    if not fragmented:  # routers see no ports in a fragment
-        flow += ["sport", str(told["source_port"]), "dport", str(told["port"])]
-    next_hop = _gateway(nodes[router], destination, *flow) if router in nodes else ""
-    journey = Journey(client, router, names.get(next_hop, next_hop or NOBODY), (), told, names)
+    router, interface = where.get(_gateway(nodes[client], destination, "from", source), (NOBODY, ""))
+    next_hop = names.get(_next_hop(nodes[router], interface, told, fragmented)) if router in nodes else None
+    journey = Journey(client, router, next_hop, (), told, names)
     if journey.endpoint not in nodes:
         return journey
     towards = names.get(_gateway(nodes[journey.endpoint], source, "from", destination), NOBODY)
-    return Journey(client, router, journey.next_hop, (journey.endpoint, towards, client), told, names)
+    return Journey(client, router, next_hop, (journey.endpoint, towards, client), told, names)
+
+
+def _next_hop(run: Run, interface: str, told: Mapping[str, Any], fragmented: bool) -> str:
+    """Returns where a router's kernel sends the flow that comes in by an interface.
+
+    "" for IPv6: there the answer is hashed without a packet, in another way than packets are.
+    """
+    if ":" in told["destination"]:
+        return ""
+    flow = ["from", told["source"], "iif", interface, "ipproto", told["protocol"]]
+    if not fragmented:  # routers see no ports in a fragment
+        flow += ["sport", str(told["source_port"]), "dport", str(told["port"])]
+    return _gateway(run, told["destination"], *flow)
 
 
 def _vip(config: Config, name: str, fragmented: bool) -> Vip:
