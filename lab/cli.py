@@ -25,7 +25,7 @@ from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .errors import CannotStart, LabError, WrongUse
-from .site import sites
+from .site import Site, sites
 
 app = typer.Typer(
     help="Maglev Lab: a data centre with Google's Maglev load balancer, in this machine.",
@@ -122,6 +122,40 @@ def up(
         CLI.prompt = "maglab> "
         CLI(lab.net)
         _say("taking it away")
+
+
+@app.command(short_help="Follow a packet through a lab that runs.")
+def trace(
+    client: Annotated[str, typer.Argument(help="Who sends it, such as c1.")],
+    vip: Annotated[str, typer.Argument(help="Where it goes, such as www.")],
+    source_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Such as that of a connection.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Packets to send.")] = 1,
+    fragmented: Annotated[bool, typer.Option("--fragmented", help="Send datagrams too large for any link.")] = False,
+    lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Send a packet that says "trace me", and show its way: `maglab trace c1 www` while `maglab up` runs elsewhere."""
+    from .trace import in_site
+
+    if os.geteuid() != 0:
+        raise CannotStart("only root may enter a lab's nodes: run it with sudo")
+    _check_writable(json_file)
+    journey = in_site(_running(lab), client, vip, source_port=source_port, count=count, fragmented=fragmented)
+    for line in journey.lines():
+        _say(line)
+    _write_json(json_file, journey.document())
+    raise typer.Exit(0 if journey.hops else 1)
+
+
+def _running(lab: str | None) -> Site:
+    """Returns the lab that runs; WrongUse if there is none, or several and none was named."""
+    running = {site.id: site for site in sites() if site.owner and site.owner.alive}
+    if lab in running:
+        return running[lab]
+    if lab is None and len(running) == 1:
+        return next(iter(running.values()))
+    there = ", ".join(running) or "none: start one with maglab up, in another terminal"
+    raise WrongUse(f"no lab {lab!r} is running; there are {there}" if lab else f"name a --lab; running are {there}")
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")

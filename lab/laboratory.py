@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from .faults import Fault
 from .nodes import CONFIG, ROOT, ConfiguredNode, LabNode, nursery_of, write_config
 from .observe import Snapshot
 from .site import Site
+from .trace import Journey, follow
 from .waiting import wait_until
 
 CONVERGE_TIMEOUT_S = 20.0
@@ -213,6 +215,12 @@ class Lab:
         held = Connections(clients, str(wanted.address), wanted.port, count, interval_s)
         self._connections.append(held)
         return held
+
+    def trace(self, client: str, vip: str = "www", **options: Any) -> Journey:
+        """Sends a packet that says "trace me" from a client to a VIP, and returns its way; `trace.follow` has more."""
+        self.node(client, "client")
+        nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
+        return follow(nodes, self.config, client, vip, **options)
 
     # Faults
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("captures", nargs="*", metavar="IN.pcap OUT.pcap", help="Ethernet frames in, frames out")
     replay.set_defaults(run=_replay, fail=replay.error)
 
+    trace = commands.add_parser("trace", help='send a VIP packets that say "trace me", and tell what Maglevs report')
+    trace.add_argument("address", type=_address, metavar="ADDRESS", help="of a VIP")
+    trace.add_argument("port", type=_number(1, 65535), metavar="PORT")
+    trace.add_argument("--protocol", choices=("tcp", "udp"), default="tcp", help="default: tcp")
+    trace.add_argument("--source-port", type=_number(1, 65535), metavar="N",
+                       help="such as that of a connection (default: a free one)")  # fmt: skip
+    trace.add_argument("--count", type=_number(1, 1000), default=1, metavar="N", help="packets (default: 1)")
+    trace.add_argument("--fragmented", action="store_true", help="a packet too large for any link; udp only")
+    trace.add_argument("--json", action="store_true", help="all that is known, as JSON")
+    trace.set_defaults(run=_trace, fail=trace.error)
+
     check = commands.add_parser("check-config", help="exit 0, or say what is wrong and exit 1")
     check.add_argument("file", type=Path, metavar="FILE")
     check.set_defaults(run=_check_config)
@@ -87,6 +99,15 @@ def _address(text: str) -> Address:
         return ip_address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 def _find_name(options: argparse.Namespace) -> str:
@@ -159,6 +180,17 @@ def _addresses_and_files(words: list[str]) -> tuple[list[Address], list[str]]:
         except ValueError:
             files.append(word)
     return addresses, files
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from . import tracer
+
+    if options.fragmented and options.protocol != "udp":
+        options.fail("--fragmented needs --protocol udp: TCP does not send packets too large for the link")
+    tracer.run(
+        options.address, options.port, options.protocol, options.source_port, options.count, options.fragmented,
+        options.json,
+    )  # fmt: skip
 
 
 def _check_config(options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from maglev.config_objects import (
     HealthCheck,
     MaglevMachine,
     Member,
+    Metrics,
     Name,
     Pool,
     Vip,
@@ -39,6 +40,7 @@ __all__ = [
     "HealthCheck",
     "MaglevMachine",
     "Member",
+    "Metrics",
     "Pool",
     "Vip",
     "load",
@@ -93,6 +95,7 @@ def parse(text: str, file: str = "<config>") -> Config:
         pools=draft.pools,
         vips=tuple(draft.vips.values()),
         forwarder=outline.forwarder,
+        metrics=outline.metrics,
     )
 
 
@@ -106,6 +109,7 @@ class _Outline(BaseModel):
     pools: dict[str, Any] = Field(default={}, description="a mapping from names to pools")
     vips: list[Any] = Field(default=[], description="a list of VIPs")
     forwarder: ForwarderOptions = Field(default=ForwarderOptions(), description="a mapping with forwarder options")
+    metrics: Metrics = Field(default=Metrics(), description="where metrics are served, such as {port: 9400}")
 
 
 def _outline(value: object, file: str, problems: list[Problem]) -> _Outline:
@@ -165,6 +169,7 @@ _INNER: Mapping[str, type[BaseModel]] = {
     "forwarder": ForwarderOptions,
     "connection_table": ConnectionTable,
     "fragments": Fragments,
+    "metrics": Metrics,
 }
 
 

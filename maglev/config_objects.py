@@ -143,6 +143,10 @@ def _protocol(value: object) -> object:
     raise ValueError(A_PROTOCOL)
 
 
+def _null_is_0(value: object) -> object:
+    return 0 if value is None else value
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 IP = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 IP6 = Annotated[IPv6Address, BeforeValidator(_address6)]
@@ -445,6 +449,14 @@ class Fragments(_Object):
         return check
 
 
+class Metrics(_Object):
+    """Where Maglevs and endpoints serve their metrics over HTTP: on their own addresses, `/metrics` (§4.4)."""
+
+    port: Annotated[int, Field(strict=True, ge=0, le=65535), BeforeValidator(_null_is_0)] = Field(
+        default=9400, description="a whole number from 1 to 65535, or 0 or null for no metrics"
+    )
+
+
 class ForwarderOptions(_Object):
     """How a forwarder does its work; the same on all Maglevs, or they would choose differently."""
 
@@ -472,6 +484,9 @@ class ForwarderOptions(_Object):
     icmp_errors_per_s: Annotated[float, Field(strict=True, ge=0, le=1e6)] = Field(
         default=1000.0, description="answers a second that a packet is too big, a number from 0 to 1000000"
     )
+    trace_reports_per_s: Annotated[float, Field(strict=True, ge=0, le=1000)] = Field(
+        default=10.0, description="reports a second of tracer packets, a number from 0 to 1000"
+    )
 
     @field_validator("table_size")
     @classmethod
@@ -497,6 +512,7 @@ class Config(_Object):
     pools: Mapping[str, Pool] = {}
     vips: tuple[Vip, ...] = ()
     forwarder: ForwarderOptions = ForwarderOptions()
+    metrics: Metrics = Metrics()
 
     def maglev(self, name: str) -> MaglevMachine:
         """Returns the Maglev of that name; MaglevError if there is none."""

@@ -44,6 +44,7 @@ class ConnectionTable:
         self.idle_timeout_s = idle_timeout_s
         self.overflows = 0  # records refused because the table was full
         self.hits = self.misses = 0  # lookups that found a live entry, and those that did not
+        self.expired = 0  # entries that have left
         self._clock = 0
         self._entries: OrderedDict[Flow, tuple[bytes, int]] = OrderedDict()  # flow: (backend, tick of last use)
 
@@ -65,10 +66,11 @@ class ConnectionTable:
         self._use(flow, entry[0])
         return entry[0]
 
-    def peek(self, flow: Flow, now: float) -> bytes | None:
-        """Returns the flow's backend (16 bytes), None if there is no live entry; this is no use of it."""
+    def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
+        """Returns what `lookup` does, but this is no use of the entry; any thread may ask."""
         entry = self._entries.get(flow)
-        if entry is None or tick(now, self.idle_timeout_s) - entry[1] >= IDLE_TICKS:
+        within = ticks_of(within_s, self.idle_timeout_s)
+        if entry is None or tick(now, self.idle_timeout_s) - entry[1] >= within:
             return None
         return entry[0]
 
@@ -102,6 +104,7 @@ class ConnectionTable:
         """Drops the entries that have been idle for too long: amortised, one for each that was recorded."""
         while self._entries and self._has_expired(next(iter(self._entries.values()))[1]):
             self._entries.popitem(last=False)
+            self.expired += 1
 
 
 def require_sense(capacity: int, idle_timeout_s: float) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from . import metrics
 from .config import Config
 from .engine import decapsulation, machine
 from .engine.control import ControlServer
 from .engine.decapsulation import Network
+from .engine.exposition import Exposition, MetricsServer
 from .errors import MaglevError
 from .flow import Address, pack_address
 
@@ -69,9 +72,23 @@ def run(config: Config, address: Address | None, control: Path, decapsulate_with
                 "drops": {reason.value: count for reason, count in sorted(gate.reasons.items())},
             }
 
-        server = ControlServer(control, {"GET /status": status})
+        started = time.monotonic()
+
+        def view() -> metrics.EndpointView:
+            return metrics.EndpointView(
+                about={"address": str(own[0]), "decapsulation": "kernel" if in_kernel else "tun"},
+                uptime_s=time.monotonic() - started,
+                received=decapsulation.received_by_devices(maglevs) if in_kernel else gate.received(),
+                reasons=None if in_kernel else gate.reasons,
+            )
+
+        exposition = Exposition(lambda: metrics.of_endpoint(view()))
+        server = ControlServer(control, {"GET /status": status, "GET /metrics": exposition.text})
         undo.callback(server.close)
+        exposed = MetricsServer(own, config.metrics.port, exposition)
+        undo.callback(exposed.close)
         server.start()
+        exposed.start()
         if device is None:
             while True:
                 signal.pause()

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from . import config as configuration
-from . import draining, health
+from . import draining, health, metrics
 from .config import Config, Member
 from .config_diff import Change, diff, in_words
 from .engine import machine
 from .engine.choice import open_engine
 from .engine.contract import Engine, Options, Table
 from .engine.control import ControlServer, Request, Routes, Takers
+from .engine.exposition import Exposition, MetricsServer
 from .engine.neighbours import Neighbours
 from .engine.probes import Prober
 from .engine.vip_path import VipPath
@@ -67,6 +68,7 @@ class ForwarderDaemon:
         self._draining = False
         self._generation = 0
         self._started = time.monotonic()
+        self._exposition = Exposition(lambda: metrics.of_forwarder(self._view()))
 
     def run(self, control: Path) -> None:
         """Serves until a signal ends it; PlatformError if the machine lacks what is needed."""
@@ -82,11 +84,14 @@ class ForwarderDaemon:
             undo.callback(self._vip_path.close)
             self._neighbours.start()
             self._open_vip_path(self._config)
+            exposed = MetricsServer(self._maglev.addresses, self._config.metrics.port, self._exposition)
+            undo.callback(exposed.close)
             self._adopt(self._config)
             undo.callback(self._prober.stop)
             self._prober.start()
             self._start_watching()
             server.start()
+            exposed.start()
             self._engine.run()
 
     def _start_watching(self) -> None:
@@ -110,7 +115,8 @@ class ForwarderDaemon:
             options.engine,
             Options(
                 interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
-                options.busy_poll, fragment_limits(self._config), options.icmp_errors_per_s,
+                options.busy_poll, fragment_limits(self._config), options.icmp_errors_per_s, self._name,
+                options.trace_reports_per_s,
             ),
         )  # fmt: skip
         for reason in engine.passed_over:
@@ -125,6 +131,7 @@ class ForwarderDaemon:
             "GET /tables": self.tables,
             "GET /config": lambda: self._config.model_dump(mode="json", exclude_none=True),
             "GET /health": self.health,
+            "GET /metrics": self._exposition.text,
             "POST /reload": self.reload,
             "POST /undrain": self._undrain,
         }
@@ -186,6 +193,33 @@ class ForwarderDaemon:
             ],
             "connections": _occupancy(self._engine.tables, now),
         }
+
+    def _view(self) -> metrics.ForwarderView:
+        vips, config, engine = self._vips, self._config, self._engine
+        served = config.vips_of(self._maglev.shard)
+        return metrics.ForwarderView(
+            about={
+                "maglev": self._name,
+                "shard": self._maglev.shard,
+                "engine": engine.name,
+                "hash": config.forwarder.hash,
+            },
+            ready=self._prober.complete,
+            draining=self._draining,
+            generation=self._generation,
+            uptime_s=time.monotonic() - self._started,
+            statistics=engine.statistics(),
+            pool_of={vip.name: vip.pool for vip in served},
+            pools={
+                pool: metrics.PoolCounts(len(config.pool_members(pool)), len(backends.usable))
+                for pool, backends in vips.pools.items()
+            },
+            tables=[
+                metrics.TableCounts(len(t), t.capacity, t.hits, t.misses, t.overflows, t.expired) for t in engine.tables
+            ],
+            checks=self._prober.states(),
+            batch_sizes=engine.batch_sizes,
+        )
 
     def tables(self) -> dict[str, Any]:
         """Returns every pool's lookup table: the backend of each slot, null where there is none."""
@@ -251,9 +285,20 @@ class ForwarderDaemon:
         old, new = self._config.forwarder, fresh.forwarder
         problems = [
             Problem(source, f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
-            for field in ("engine", "connection_table", "threads", "busy_poll", "fragments", "icmp_errors_per_s")
+            for field in (
+                "engine",
+                "connection_table",
+                "threads",
+                "busy_poll",
+                "fragments",
+                "icmp_errors_per_s",
+                "trace_reports_per_s",
+            )
             if getattr(old, field) != getattr(new, field)
         ]
+        if fresh.metrics != self._config.metrics:
+            port = fresh.metrics.port
+            problems.append(Problem(source, "metrics.port", port, "the value it had until a restart"))
         if self._maglev not in fresh.maglevs:
             addresses = " and ".join(map(str, self._maglev.addresses))
             expected = f"{self._name} with {addresses} and shard {self._maglev.shard}"

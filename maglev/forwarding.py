@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from . import fragments, icmp, packets
+from . import fragments, icmp, packets, trace
 from .errors import NO_DROPS, Discard, Reason
 from .flow import GRE, TCP, Flow, by_family, is_v4, selection_hash
 from .fragments import Choice, FragmentTable
 from .gre import LARGEST_PACKET_BYTES, Tunnel, from_peer
 from .limits import Budget, NewFlows
 from .packets import Packet
+from .trace import Chooser, Reporter, Traced, Tracer
 from .vips import EMPTY, Ports, Service, VipMap, service_at
 
 ICMP_ERRORS_PER_S = 1000.0  # that a Maglev answers with: enough for path MTU discovery, useless for a flood
@@ -43,7 +44,7 @@ class ConnectionTable(Protocol):
     """What remembers which backend (16 bytes) a flow was given; `conntrack.ConnectionTable` does."""
 
     def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None: ...
-    def peek(self, flow: Flow, now: float) -> bytes | None: ...
+    def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None: ...
     def record(self, flow: Flow, backend: bytes, now: float) -> bool: ...
 
 
@@ -65,6 +66,8 @@ class Forwarder:
         fragment_limits: fragments.Limits = fragments.DEFAULT_LIMITS,
         icmp_errors_per_s: float = ICMP_ERRORS_PER_S,
         new_flows: FlowLimiter | None = None,
+        name: str = "",
+        trace_reports_per_s: float = trace.REPORTS_PER_S,
     ) -> None:
         self.vips = vips  # exchanged whole, by assignment, when configuration or health change
         self.connections = connections
@@ -75,6 +78,7 @@ class Forwarder:
         self._hash_flow = hash_flow
         self._tunnels: dict[bytes, Tunnel] = {}
         self._icmp_errors = Budget(icmp_errors_per_s)
+        self._reporter = Reporter(name, self._own, trace_reports_per_s)
 
     def decide(self, frame: bytes, now: float) -> Decision:
         """Returns what to do with an Ethernet frame at `now` (monotonic seconds); never raises, whatever it holds."""
@@ -86,23 +90,41 @@ class Forwarder:
         except Discard as discard:
             return Decision(reason=discard.reason)
 
-    def _decide(self, packet: Packet, now: float, is_redirected: bool = False) -> Decision:
+    def _decide(self, packet: Packet, now: float, came_from: bytes = b"") -> Decision:
+        """Decides a packet; `came_from` is the Maglev (16 bytes) that sent it on to this one."""
         ports = self.vips.at(packet.destination)
         if ports is None:
             raise Discard(Reason.NOT_VIP)
-        if packet.fragment:
-            return self._decide_fragment(packet, ports, now, is_redirected)
-        if icmp.is_error(packet):
-            return self._send(packet, *self._choose_for_error(packet, ports, now), now)
-        return self._send(packet, *self._choose_for(packet, ports, now), now)
+        try:
+            if packet.fragment:
+                return self._decide_fragment(packet, ports, now, came_from)
+            if icmp.is_error(packet):
+                return self._send(packet, *self._choose_for_error(packet, ports, now), now)
+            choice, flow_hash = self._choose_for(packet, ports, now)
+            return self._told(self._send(packet, choice, flow_hash, now), choice.traced, now)
+        except Discard as discard:
+            return self._told(Decision(reason=discard.reason), _dropped(packet), now, came_from)
 
     def _choose_for(self, packet: Packet, ports: Ports, now: float) -> tuple[Choice, int]:
         """Returns endpoint and VIP of a packet that shows its transport header, and the hash of its flow."""
         flow, opens = packets.flow_of(packet)
         service = _service_of(flow, ports)
         known_as, selects = _known_as(flow, opens, service)
-        endpoint = self.choose(known_as, selects, service, now, continues=flow.protocol == TCP and not opens)
-        return Choice(endpoint, service.name), self._hash_flow(known_as)
+        flow_hash, continues = self._hash_flow(known_as), flow.protocol == TCP and not opens
+        tracer = trace.read(packet)
+        if tracer is None:
+            endpoint, traced = self.choose(known_as, selects, service, now, continues), None
+        elif endpoint := self._peek(known_as, selects, service, now):
+            traced = Traced(tracer, flow, Chooser.CONNECTION_TABLE)
+        else:
+            endpoint = self.choose(known_as, selects, service, now, continues)
+            traced = Traced(tracer, flow, Chooser.LOOKUP_TABLE, flow_hash % len(service.backends.slots))
+        return Choice(endpoint, service.name, traced), flow_hash
+
+    def _peek(self, flow: Flow, selects: bool, service: Service, now: float) -> bytes:
+        """Returns the backend that a tracer packet's flow is known to have, b"" if none; this is no use of it."""
+        known = None if selects else self.connections.peek(flow, now, service.idle_timeout_s)
+        return known if known and known in service.backends.usable else b""
 
     def choose(self, flow: Flow, selects: bool, service: Service, now: float, continues: bool = False) -> bytes:
         """Returns a flow's backend (16 bytes), and remembers it; raises `Discard` if there is none (Maglev §3.3).
@@ -147,22 +169,24 @@ class Forwarder:
 
     # --- fragments (Maglev §4.3) -------------------------------------------------------------------------------------
 
-    def _decide_fragment(self, packet: Packet, ports: Ports, now: float, is_redirected: bool) -> Decision:
+    def _decide_fragment(self, packet: Packet, ports: Ports, now: float, came_from: bytes) -> Decision:
         """Sends a fragment on to the Maglev that owns its packet; the owner decides, whoever it has it from."""
-        if not is_redirected:
+        if not came_from:
             owner = self._owner_of(packet)
             if owner is not None and owner not in self._own.values():
-                tunnel = self._tunnel(owner)
-                return Decision(tunnel.encapsulate(packet.data, redirected=True), owner)
+                redirected = Decision(self._tunnel(owner).encapsulate(packet.data, redirected=True), owner)
+                return self._told(redirected, _traced(packet, Chooser.FRAGMENT_OWNER), now)
         key = fragments.key_of(packet)
         if packet.shows_transport:
             choice, flow_hash = self._choose_for(packet, ports, now)
             released = self.fragments.first(key, choice, now)
-            sent = self._send(packet, choice, flow_hash, now)
-            return sent._replace(more=sent.more + tuple(self._send(held, choice, 0, now) for held in released))
+            sent = self._told(self._send(packet, choice, flow_hash, now), choice.traced, now, came_from)
+            follow = _as_first(choice.traced)
+            after = (self._told(self._send(held, choice, 0, now), follow, now) for held in released)
+            return sent._replace(more=(*sent.more, *after))
         known = self.fragments.choice(key, now)
         if known is not None:
-            return self._send(packet, known, 0, now)
+            return self._told(self._send(packet, known, 0, now), _as_first(known.traced), now, came_from)
         raise Discard(Reason.HELD if self.fragments.hold(key, packet, now) else Reason.FRAGMENT_TOO_EARLY)
 
     def _owner_of(self, packet: Packet) -> bytes | None:
@@ -179,7 +203,7 @@ class Forwarder:
             return Decision(reason=Reason.HELLO, answer=icmp.echo_reply(packet))
         if not once or packet.fragment is None:
             raise Discard(Reason.BAD_GRE_HEADER)
-        return self._decide(packet, now, is_redirected=True)
+        return self._decide(packet, now, came_from=source)
 
     # --- what is sent ------------------------------------------------------------------------------------------------
 
@@ -193,6 +217,14 @@ class Forwarder:
             first, *rest = (Decision(tunnel.encapsulate(part), choice.endpoint, choice.vip) for part in parts)
             return first._replace(more=tuple(rest))
         return Decision(reason=Reason.TOO_BIG, answer=self._too_big(packet, room_bytes, now))
+
+    def _told(self, decision: Decision, traced: Traced | None, now: float, came_from: bytes = b"") -> Decision:
+        """Returns the decision about a tracer packet with the report of it; others, and those answered, as they are."""
+        if traced is None or decision.answer:
+            return decision
+        reason = "" if decision.reason is None else decision.reason.value
+        said = self._reporter.report(traced, decision.vip, decision.endpoint, came_from, reason, now)
+        return decision._replace(answer=said)
 
     def _too_big(self, packet: Packet, room_bytes: int, now: float) -> bytes:
         """Returns the answer to a packet that does not fit; none to an error (RFC 1122 §3.2.2), nor beyond the rate."""
@@ -208,6 +240,21 @@ class Forwarder:
                 raise Discard(Reason.NO_NEXT_HOP)
             tunnel = self._tunnels[endpoint] = Tunnel(own, endpoint)
         return tunnel
+
+
+def _traced(packet: Packet, chooser: Chooser) -> Traced | None:
+    """Returns what is known of a tracer packet, None of any other."""
+    tracer: Tracer | None = trace.read(packet)
+    return Traced(tracer, packets.flow_of(packet)[0], chooser) if tracer else None
+
+
+def _dropped(packet: Packet) -> Traced | None:
+    return _traced(packet, Chooser.NOBODY)
+
+
+def _as_first(first: Traced | None) -> Traced | None:
+    """Returns what is known of a fragment that goes where the first of its packet went."""
+    return first._replace(chooser=Chooser.FRAGMENT_TABLE, slot=trace.NO_SLOT) if first else None
 
 
 def _service_of(flow: Flow, ports: Ports) -> Service:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from .flow import Flow
 from .packets import Packet, three_tuple
+from .trace import Traced
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Choice(NamedTuple):
 
     endpoint: bytes  # 16 bytes
     vip: str
+    traced: Traced | None = None  # if its packet is to be traced
 
 
 @dataclass(slots=True)

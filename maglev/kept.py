@@ -20,7 +20,7 @@ KEPT = PACKAGE / "__pycache__"
 SOURCES = (  # what is compiled, and where it has its constants from
     "fast/*.py", "engine/af_xdp.py", "engine/machine_code.py", "engine/packet_thread.py", "engine/ring.py",
     "engine/xdp.py", "baselines.py", "compiled.py", "conntrack.py", "errors.py", "flow.py", "gre.py", "hashing.py",
-    "packets.py",
+    "packets.py", "trace.py",
 )  # fmt: skip
 MARK = "whole"  # a file of the directory, written last
 ABOUT_PROCESSORS = Path("/proc/cpuinfo")

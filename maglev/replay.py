@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from .config import Config
 from .engine import pcap
@@ -28,19 +29,23 @@ def run(
     maglev = config.maglev(name)
     _check_known(config, down)
     vips = MapBuilder().build(config, maglev.shard, lambda member: member.address not in down)
-    forwarder = _forwarder(engine, tuple(map(pack_address, maglev.addresses)), config)
+    forwarder = _forwarder(engine, name, tuple(map(pack_address, maglev.addresses)), config)
     forwarder.vips = vips
     _print_summary(pcap.replay(source, target, forwarder))
 
 
-def _forwarder(engine: str, own: tuple[bytes, ...], config: Config) -> pcap.Decider:
-    limits = fragment_limits(config)
+def _forwarder(engine: str, name: str, own: tuple[bytes, ...], config: Config) -> pcap.Decider:
+    options: Any = {
+        "fragment_limits": fragment_limits(config),
+        "name": name,
+        "trace_reports_per_s": config.forwarder.trace_reports_per_s,
+    }
     if engine == "reference":
-        return Forwarder(own, connection_table(config), fragment_limits=limits)
+        return Forwarder(own, connection_table(config), **options)
     from .fast.forwarder import FastForwarder  # brings in the compiler
 
     idle_timeout_s = config.forwarder.connection_table.idle_timeout_s
-    return FastForwarder(own, connection_capacity(config), idle_timeout_s, fragment_limits=limits)
+    return FastForwarder(own, connection_capacity(config), idle_timeout_s, **options)
 
 
 def _check_known(config: Config, down: Collection[Address]) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S
 from ..forwarding import ICMP_ERRORS_PER_S, ConnectionTable, Forwarder, Statistics
 from ..fragments import DEFAULT_LIMITS, Limits
+from ..trace import REPORTS_PER_S
 from ..vips import VipMap
 
 
@@ -25,11 +26,15 @@ class Options:
     busy_poll: bool = False  # whether packet threads ask for packets without end, instead of waiting for them
     fragment_limits: Limits = DEFAULT_LIMITS
     icmp_errors_per_s: float = ICMP_ERRORS_PER_S
+    name: str = ""  # the Maglev's, in reports of tracer packets
+    trace_reports_per_s: float = REPORTS_PER_S
 
     def reference(self, connections: ConnectionTable) -> Forwarder:
         """Returns the reference for these options, which remembers connections where it is told to."""
-        limits, errors_per_s = self.fragment_limits, self.icmp_errors_per_s
-        return Forwarder(self.own, connections, fragment_limits=limits, icmp_errors_per_s=errors_per_s)
+        return Forwarder(
+            self.own, connections, fragment_limits=self.fragment_limits, icmp_errors_per_s=self.icmp_errors_per_s,
+            name=self.name, trace_reports_per_s=self.trace_reports_per_s,
+        )  # fmt: skip
 
 
 class Table(Protocol):
@@ -44,6 +49,8 @@ class Table(Protocol):
     def hits(self) -> int: ...
     @property
     def misses(self) -> int: ...
+    @property
+    def expired(self) -> int: ...
     def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]: ...
 
 

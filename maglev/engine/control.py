@@ -31,7 +31,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-Document = Mapping[str, Any]
+Document = Mapping[str, Any] | bytes  # bytes are plain text
 Routes = Mapping[str, Callable[[], Document]]  # "GET /status": what answers it
 Takers = Mapping[str, Callable[[Request], Document]]  # the same for requests that bring something
 
@@ -96,9 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
         return length if allowed else None
 
     def _reply(self, status: int, document: Document) -> None:
-        body = json.dumps(document, default=str).encode() + b"\n"
+        is_text = isinstance(document, bytes)
+        body = document if isinstance(document, bytes) else json.dumps(document, default=str).encode() + b"\n"
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain; charset=utf-8" if is_text else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -25,8 +25,9 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ..errors import Discard, PlatformError, Reason
-from ..flow import GRE, V4_MAPPED, Address, pack_address
+from ..flow import GRE, V4_MAPPED, Address, pack_address, unpack_address
 from ..gre import payload_of
+from ..metrics import Delivered
 
 DEVICE = "maglev"  # devices are called maglev0, maglev1, …
 SYSCTL = Path("/proc/sys/net/ipv4/conf")
@@ -134,9 +135,21 @@ def _remove_device(name: str) -> None:
 
 def delivered_by_devices() -> int:
     """Returns how many packets have come out of this module's devices."""
+    return sum(packets for packets, _ in counted_by_devices().values())
+
+
+def counted_by_devices() -> dict[str, tuple[int, int]]:
+    """Returns packets and bytes that have come out of this module's devices, by the device's name."""
     with IPRoute() as kernel:
-        own = [link for link in kernel.get_links() if link.get("ifname").startswith(DEVICE)]
-        return sum(link.get("stats64")["rx_packets"] for link in own)
+        counts = {link.get("ifname"): link.get("stats64") for link in kernel.get_links()}
+    return {name: (count["rx_packets"], count["rx_bytes"]) for name, count in counts.items() if name.startswith(DEVICE)}
+
+
+def received_by_devices(maglevs: Sequence[Address]) -> dict[Address, Delivered]:
+    """Returns what has come out of the GRE devices of `make_gre_devices`, by Maglev."""
+    counts = counted_by_devices()
+    names = {maglev: f"{DEVICE}{number}" for number, maglev in enumerate(maglevs)}
+    return {maglev: Delivered(*counts.get(name, (0, 0))) for maglev, name in names.items()}
 
 
 def make_tun_device(undo: contextlib.ExitStack) -> int:
@@ -200,6 +213,15 @@ class Gate:
         self._addresses = frozenset(vip.network_address.packed for vip in vips if vip.num_addresses == 1)
         self._prefixes = tuple(vip for vip in vips if vip.num_addresses > 1)
         self.reasons: Counter[Reason] = Counter()
+        self._packets: Counter[bytes] = Counter()  # by Maglev, 16 bytes
+        self._bytes: Counter[bytes] = Counter()
+
+    def received(self) -> dict[Address, Delivered]:
+        """Returns what has been let in, by Maglev."""
+        return {
+            unpack_address(maglev): Delivered(self._packets[maglev], self._bytes[maglev])
+            for maglev in sorted(self._maglevs)
+        }
 
     def admit(self, received: Received) -> bytes:
         """Returns the packet that GRE carries; raises `Discard` with the reason if it may not come in."""
@@ -208,6 +230,8 @@ class Gate:
             raise Discard(Reason.NOT_FROM_MAGLEV)
         if not self._is_vip(inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]):
             raise Discard(Reason.NOT_VIP)
+        self._packets[received.source] += 1
+        self._bytes[received.source] += len(inner)
         return inner
 
     def _is_vip(self, destination: bytes) -> bool:

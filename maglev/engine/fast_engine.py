@@ -41,12 +41,12 @@ class RareConnections:
         self._own, self._threads = own, threads
         self.lookup, self.record = own.lookup, own.record
 
-    def peek(self, flow: Flow, now: float) -> bytes | None:
+    def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
         """Returns the flow's backend (16 bytes), None if nobody remembers it."""
         for thread in self._threads:
-            if (backend := thread.table.peek(flow, now)) is not None:
+            if (backend := thread.table.peek(flow, now, within_s)) is not None:
                 return backend
-        return self._own.peek(flow, now)
+        return self._own.peek(flow, now, within_s)
 
 
 class FastEngine(Engine):

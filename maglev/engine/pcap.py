@@ -62,7 +62,7 @@ def _replay(source: Path, reader: Any, path: Path, forwarder: Decider) -> Statis
             seconds, rest_ns = divmod(time_ns, 10**9)
             for each in decision.all():
                 statistics.count(each)
-            sent = [each.packet for each in decision.all() if each.reason is None] + [decision.answer]
+            sent = [packet for each in decision.all() for packet in (each.packet, each.answer)]
             for packet in filter(None, sent):
                 writer.write_packet(way_back(frame, packet) + packet, sec=seconds, usec=rest_ns // unit_ns)
         statistics.add(Statistics(), forwarder.fragments.expired(float("inf")))

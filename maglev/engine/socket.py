@@ -114,9 +114,9 @@ def carry_out(
     """Sends all that was decided about a frame, and has it counted."""
     for each in decision.all():
         count(send(packets, each, next_hop(each.endpoint)) if each.reason is None else each)
-    if decision.answer:
-        with contextlib.suppress(OSError):  # an answer is a courtesy
-            packets.send(way_back(frame, decision.answer) + decision.answer)
+        if each.answer:
+            with contextlib.suppress(OSError):  # an answer is a courtesy
+                packets.send(way_back(frame, each.answer) + each.answer)
 
 
 def way_back(frame: bytes, packet: bytes) -> bytes:

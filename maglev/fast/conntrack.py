@@ -39,7 +39,7 @@ STEPS_PER_RECORD = 8
 FEWEST_SLOTS = 16
 KEY_BYTES = 40  # of the hash: as many as a flow's key has
 ABSENT = -1
-CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES = range(6)  # what `state` holds
+CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES, EXPIRED = range(7)  # what `state` holds
 
 ZERO, ONE, HALF, LOW_HALF = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 # The finaliser of MurmurHash3 (Appleby, 2011) spreads a sum over all its bits.
@@ -52,7 +52,7 @@ class Connections(NamedTuple):
     entries: Array  # uint64 (slots, 8), slots a power of two
     taken: Array  # uint8 (slots,): 1 where an entry stands, living or expired
     uses: Array  # int64 (4096,): living entries by the tick of their last use, modulo 4096
-    state: Array  # int64 (6,)
+    state: Array  # int64 (7,)
     keys: Array  # uint64 (5,): of the hash
     limits: Array  # float64 (2,): capacity in entries, idle timeout in seconds
 
@@ -83,6 +83,7 @@ def advance(table: Connections, now_tick: int) -> None:
     for left in range(now_tick - min(behind, IDLE_TICKS) + 1, now_tick + 1):
         expired = left & (IDLE_TICKS - 1)  # where `left` will be counted, `left - 4096` was until now
         table.state[LIVING] -= table.uses[expired]
+        table.state[EXPIRED] += table.uses[expired]
         table.uses[expired] = 0
 
 
@@ -197,14 +198,14 @@ def lookup_at(table: Connections, key: Key, now: float, within_ticks: int) -> in
 
 
 @fast
-def peek_at(table: Connections, key: Key, now: float) -> int:
-    """Returns the number of the flow's backend at `now` (seconds), `ABSENT` if there is no living entry.
+def peek_at(table: Connections, key: Key, now: float, within_ticks: int) -> int:
+    """Returns the number of the flow's backend at `now` (seconds), `ABSENT` if there is no entry as `lookup` wants it.
 
     Changes nothing, so another thread than the table's may ask; what it changes meanwhile may be seen half done.
     """
     slot, found = _probe(table, key, hash_of(key, table.keys))
     age = tick_of(now, table.limits[1]) - signed(table.entries[slot, LAST_USE])
-    return signed(table.entries[slot, BACKEND]) if found and age < IDLE_TICKS else ABSENT
+    return signed(table.entries[slot, BACKEND]) if found and age < within_ticks else ABSENT
 
 
 @fast
@@ -255,7 +256,7 @@ class FastConnectionTable:
             entries=zeros(slots, WORDS),
             taken=np.zeros(slots, np.uint8),
             uses=np.zeros(IDLE_TICKS, np.int64),
-            state=np.zeros(6, np.int64),
+            state=np.zeros(7, np.int64),
             keys=np.frombuffer(keys, np.uint64).copy(),
             limits=np.array([capacity, idle_timeout_s]),
         )
@@ -279,6 +280,11 @@ class FastConnectionTable:
         """Returns how many lookups did not."""
         return int(self.arrays.state[MISSES])
 
+    @property
+    def expired(self) -> int:
+        """Returns how many entries have expired."""
+        return int(self.arrays.state[EXPIRED])
+
     def lookup(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
         """Returns the flow's backend (16 bytes) and counts this as a use; None if there is no living entry.
 
@@ -287,9 +293,9 @@ class FastConnectionTable:
         number = lookup_at(self.arrays, key_of(flow), now, ticks_of(within_s, self.idle_timeout_s))
         return None if number == ABSENT else self._numbering.backends[number]
 
-    def peek(self, flow: Flow, now: float) -> bytes | None:
-        """Returns the flow's backend (16 bytes), None if there is no living entry; any thread may ask."""
-        number = peek_at(self.arrays, key_of(flow), now)
+    def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
+        """Returns what `lookup` does, but this is no use of the entry; any thread may ask."""
+        number = peek_at(self.arrays, key_of(flow), now, ticks_of(within_s, self.idle_timeout_s))
         return self._numbering.backends[number] if 0 <= number < len(self._numbering) else None
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:

@@ -32,6 +32,7 @@ from ..packets import (
     TCP_BYTES,
     UDP_BYTES,
 )
+from ..trace import TRACE_ME, TRACER_BYTES
 from .conntrack import ABSENT, HALF, ZERO, Connections, advance, hash_of, lookup, record, tick_of
 from .flow import Key, selection_hash
 from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
@@ -63,6 +64,7 @@ OVER_LIMIT = -2  # instead of a backend; ABSENT is -1
 LARGEST_BATCH = 256
 V4_MAPPED = np.uint64(0xFFFF00000000)  # before an IPv4 address in the second half of an IPv4-mapped one
 ONE = np.uint64(1)
+TRACE_ME_WORD = np.uint64(int.from_bytes(TRACE_ME, "big"))
 
 _CODES = {reason: code for code, reason in enumerate(REASONS)}
 FRAME_TOO_SHORT = _CODES[Reason.FRAME_TOO_SHORT]
@@ -195,6 +197,13 @@ def _check_transport(memory: Array, transport: int, size: int, protocol: int) ->
 
 
 @inlined
+def _is_tracer(memory: Array, transport: int, size: int, protocol: int) -> bool:
+    """Says whether a packet asks to be traced, or nearly: the reference reads it whole."""
+    header_bytes = TCP_BYTES if protocol == TCP else UDP_BYTES
+    return size == header_bytes + TRACER_BYTES and word64(memory, transport + header_bytes) == TRACE_ME_WORD
+
+
+@inlined
 def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: Connections) -> int:
     """Reads one packet's headers into the batch; returns `FORWARDED` if it is for a VIP, or what it is instead."""
     start, size = batch.starts[i], batch.sizes[i]
@@ -219,6 +228,8 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     verdict = _check_transport(memory, transport, ip + header.total_bytes - transport, protocol)
     if verdict != FORWARDED:
         return verdict
+    if _is_tracer(memory, transport, ip + header.total_bytes - transport, protocol):
+        return RARE
     ports = word32(memory, transport)
     vip = find_vip(tables, place, high, low, protocol, ports & 0xFFFF)
     if vip == ABSENT:

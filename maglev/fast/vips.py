@@ -168,17 +168,23 @@ class FastMap:
 
     def counted_at(self, counter: int) -> tuple[str, bytes]:
         """Returns the VIP and the backend (16 bytes) whose packets a counter counts."""
-        vip = int(np.searchsorted(self._first_counters, counter, side="right")) - 1
-        number = self._pools[self._pool_of[vip]].first + counter - int(self._first_counters[vip])
-        return self.names[vip], self._numbering.backends[number]
+        return self._counted_at(np.array([counter]))[0]
+
+    def _counted_at(self, counters: Array) -> list[tuple[str, bytes]]:
+        vips = np.searchsorted(self._first_counters, counters, side="right") - 1
+        firsts = np.array([self._pools[pool].first for pool in self._pool_of])
+        numbers = firsts[vips] + counters - self._first_counters[vips]
+        names, backends = self.names, self._numbering.backends
+        return [(names[vip], backends[number]) for vip, number in zip(vips.tolist(), numbers.tolist(), strict=True)]
 
     def counted(self, counters: Array) -> Statistics:
         """Returns packets and bytes by VIP and backend, as the reference counts them, from an array of counters."""
         found = Statistics()
-        for place in np.flatnonzero(counters[:, PACKETS]).tolist():
-            key = self.counted_at(place)
-            found.forwarded[key] += int(counters[place, PACKETS])
-            found.bytes[key] += int(counters[place, BYTES])
+        places = np.flatnonzero(counters[:, PACKETS])
+        if len(places):
+            keys, counts = self._counted_at(places), counters[places]
+            found.forwarded.update(dict(zip(keys, counts[:, PACKETS].tolist(), strict=True)))
+            found.bytes.update(dict(zip(keys, counts[:, BYTES].tolist(), strict=True)))
         return found
 
 

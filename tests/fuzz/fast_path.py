@@ -30,6 +30,7 @@ from maglev.forwarding import Decision, Forwarder
 from maglev.fragments import Limits
 from maglev.packets import internet_sum, parse
 from maglev.selection import MapBuilder
+from maglev.trace import I_TRACED, Tracer, pack_tracer
 
 OWN = [pack_address("10.1.1.2"), pack_address("fd00:1::2")]
 PEERS = ["10.1.1.2", "10.1.2.2", "10.1.3.2"]
@@ -88,6 +89,8 @@ def transport(choices: random.Random, protocol: int, client: str, target: Target
     """Returns a transport header and payload, mostly sound."""
     sport = 1024 + choices.randrange(FLOWS)
     payload = choices.randbytes(choices.choice([0, 0, 6, 40, 1400]))
+    if choices.random() < 0.2:
+        payload = a_tracer(choices)
     if protocol == 6:
         flags = choices.choice([0x02, 0x10, 0x18, 0x12, 0x11, 0x04, 0xC2, 0])
         offset = choices.choice([5] * 12 + [8, 4, 15])
@@ -98,6 +101,15 @@ def transport(choices: random.Random, protocol: int, client: str, target: Target
     if protocol in (1, 58) and choices.random() < 0.8:
         return an_error(choices, client, target)
     return choices.randbytes(choices.choice([0, 4, 8, 30])) + payload
+
+
+def a_tracer(choices: random.Random) -> bytes:
+    """Returns the payload of a packet that says "trace me", most of them as it should be."""
+    receiver = choices.choice([*CLIENTS[4], *CLIENTS[6]] * 3 + ["224.0.0.1", "::1"])
+    sound = pack_tracer(Tracer(pack_address(receiver), choices.choice([9, 40000, 0]), choices.randrange(1 << 32)))
+    wrong = bytearray(sound)
+    wrong[choices.randrange(len(wrong))] ^= 1 << choices.randrange(8)
+    return choices.choice([sound] * 6 + [bytes(wrong), sound[:-1], sound + b"\0"] + [sound + bytes(1400)] * 4)
 
 
 def an_error(choices: random.Random, client: str, target: Target) -> bytes:
@@ -223,7 +235,7 @@ def transmission(choices: random.Random) -> list[bytes]:
     target, client = a_target(choices, version), choices.choice(CLIENTS[version])
     protocol = choices.choice([target.protocol] * 9 + [1 if version == 4 else 58])
     body = transport(choices, protocol, client, target)
-    make = fragmented if choices.random() < 0.06 else lambda *about: [ip_packet(*about)]
+    make = fragmented if choices.random() < 0.08 else lambda *about: [ip_packet(*about)]
     packets = make(choices, version, protocol, client, target.address, body)
     is_hello = choices.random() < 0.005
     if is_hello:
@@ -264,7 +276,8 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     vips = a_map(choices, builder)
     limits = Limits(packets=choices.choice([3, 1000]), held_fragments=choices.choice([0, 5, 100]), held_bytes=20_000)
     own, rates = choices.choice([OWN, OWN, OWN[:1]]), choices.choice([0.0, 1.0, 1000.0])
-    options = {"fragment_limits": limits, "icmp_errors_per_s": rates}
+    options = {"fragment_limits": limits, "icmp_errors_per_s": rates, "name": "m1"}
+    options["trace_reports_per_s"] = choices.choice([0.5, 1000.0, 1000.0])
     reference = Forwarder(own, ConnectionTable(capacity, IDLE_S), vips, **options)
     fast = FastForwarder(own, capacity, IDLE_S, vips, **options)
     reference.mtu_bytes = fast.mtu_bytes = choices.choice([1500, 1480, 1300, 576, 65535])
@@ -277,6 +290,10 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
             f"seed {seed}, frame {number}, {frame.hex(' ')}: should have been {expected}, but was {found}"
         )
         fates[fate_of(frame, expected)] += 1
+        for each in filter(is_traced, expected.all()):
+            fates[
+                "traced, and dropped" if each.reason else f"traced, and {'forwarded' if each.vip else 'redirected'}"
+            ] += 1
     fates["handed over"] = fast.handed_over
     kept, held = reference.connections.by_backend(now, IDLE_S / 2), fast.connections.by_backend(now, IDLE_S / 2)
     assert kept == held, f"seed {seed}: the tables should hold {kept}, but the fast one holds {held}"
@@ -288,10 +305,14 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     return fates
 
 
+def is_traced(decision: Decision) -> bool:
+    return I_TRACED in decision.answer
+
+
 def fate_of(frame: bytes, decision: Decision) -> str:
     """Returns in words what became of a frame."""
     if decision.reason is not None:
-        return decision.reason + ", answered" * bool(decision.answer)
+        return decision.reason + ", answered" * bool(decision.answer and not is_traced(decision))
     if not decision.vip:
         return "redirected"
     packet = parse(frame)

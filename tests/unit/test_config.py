@@ -137,6 +137,12 @@ BAD = [
     ({"forwarder.fragments": {"timeout_s": 0}}, "forwarder.fragments.timeout_s", 0, "0.01 to 3600"),
     ({"forwarder.fragments": {"size": 1}}, "forwarder.fragments.size", 1, "only the keys packets, held_fragments"),
     ({"forwarder.icmp_errors_per_s": -1}, "forwarder.icmp_errors_per_s", -1, "a number from 0 to 1000000"),
+    # metrics
+    ({"metrics": {"port": -1}}, "metrics.port", -1, "a whole number from 1 to 65535, or 0 or null for no metrics"),
+    ({"metrics": {"port": 65536}}, "metrics.port", 65536, "from 1 to 65535"),
+    ({"metrics": {"port": "9400"}}, "metrics.port", "9400", "a whole number"),
+    ({"metrics": {"address": "::"}}, "metrics.address", "::", "only the keys port"),
+    ({"metrics": 9400}, "metrics", 9400, "a mapping with the keys port"),
     # health checks
     (
         {"pools.web.health_check.type": "icmp"},
@@ -579,6 +585,12 @@ def test_a_vip_that_holds_many_machines_is_one_problem():
     found = problems(text_of({"vips[0].address": "10.0.0.0/8"}))
     expected = "addresses that no machine has; maglevs[0].address has 10.1.1.2"
     assert found == [("vips[0].address", "10.0.0.0/8", expected)], found
+
+
+@pytest.mark.parametrize(("said", "port"), [({}, 9400), ({"port": 80}, 80), ({"port": 0}, 0), ({"port": None}, 0)])
+def test_metrics_are_served_unless_switched_off(said, port):
+    assert parsed({"metrics": said}).metrics.port == port
+    assert parsed().metrics.port == 9400
 
 
 def test_the_default_shard_is_that_of_every_maglev_and_vip_without_one():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from maglev import config
-from maglev.config import ConnectionTable, Endpoint, ForwarderOptions, HealthCheck, MaglevMachine, Pool, Vip
+from maglev.config import ConnectionTable, Endpoint, ForwarderOptions, HealthCheck, MaglevMachine, Metrics, Pool, Vip
 from maglev.config_diff import Kind, diff, in_words
 from maglev.config_objects import Config
 
@@ -167,6 +167,7 @@ OBJECTS = {  # where the base has one, and how its fields are called there
     HealthCheck: ("pool web", "health_check.{}"),
     Pool: ("pool web", "{}"),
     ForwarderOptions: ("forwarder", "{}"),
+    Metrics: ("metrics", "{}"),
     ConnectionTable: ("forwarder", "connection_table.{}"),
 }
 FIELDS = [

@@ -54,6 +54,13 @@ WRONG = [
     (["endpoint", "--config", "x.yaml", "--decapsulation", "magic"], "invalid choice: 'magic'"),
     (["check-config"], "the following arguments are required: FILE"),
     (["check-config", "a", "b"], "unrecognized arguments: b"),
+    (["trace", "192.0.2.1"], "the following arguments are required: PORT"),
+    (["trace", "www", "80"], "argument ADDRESS: 'www' is not an IP address"),
+    (["trace", "192.0.2.1", "0"], "argument PORT: '0' is not a whole number from 1 to 65535"),
+    (["trace", "192.0.2.1", "80", "--source-port", "x"], "--source-port: 'x' is not a whole number from 1 to 65535"),
+    (["trace", "192.0.2.1", "80", "--count", "1001"], "--count: '1001' is not a whole number from 1 to 1000"),
+    (["trace", "192.0.2.1", "80", "--protocol", "esp"], "invalid choice: 'esp'"),
+    (["trace", "192.0.2.1", "80", "--fragmented"], "--fragmented needs --protocol udp"),
     (["diff-config", "a"], "the following arguments are required: NEW"),
     (["replay", "a", "b"], "the following arguments are required: --config, --maglev"),
     (REPLAY, "expected IN.pcap and OUT.pcap side by side, found neither"),
@@ -78,7 +85,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0, f"help should exit with 0, but exited with {caught.value.code}"
-    for command in ("forwarder", "controller", "endpoint", "replay", "check-config", "diff-config"):
+    for command in ("forwarder", "controller", "endpoint", "replay", "check-config", "diff-config", "trace"):
         assert command in text, f"help should name {command}, but is {text}"
 
 

@@ -1,0 +1,201 @@
+"""Follows packets through a lab: what Maglevs report of them, and what the lab can see besides (Maglev §4.4).
+
+A client sends packets that say "trace me" (`python -m maglev trace`). The router's own kernel says to which Maglev it
+sends that flow, and the endpoint's by which way its answer goes. All this is asked in the nodes' namespaces, so it
+needs no `Lab`, only a lab that runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import maglev.config
+from maglev.config import Config, Vip
+
+from .errors import LabError, WrongUse
+from .nodes import CONFIG, ROOT, project_python
+from .site import Site
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]  # a command's words -> what it says, on one node
+
+TIMEOUT_S = 60.0
+NOBODY = "?"
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What became of packets of one flow, in the names of the lab's nodes."""
+
+    client: str
+    router: str
+    next_hop: str | None  # the Maglev to which the router's kernel sends the flow; None if it cannot be asked
+    back: tuple[str, ...]  # the answer's way, from the endpoint to the client; empty where no endpoint was reached
+    told: Mapping[str, Any]  # what the client was told: `maglev.tracer.Trace` as a document
+    names: Mapping[str, str]  # of nodes, by their addresses
+
+    @property
+    def hops(self) -> list[Mapping[str, Any]]:
+        """Returns all reports, in the order of the Maglevs' clock."""
+        return [hop for passage in self.told["passages"] for hop in passage["hops"]]
+
+    @property
+    def maglevs(self) -> tuple[str, ...]:
+        """Returns the Maglevs that reported, each once, in the order of the way."""
+        return tuple(dict.fromkeys(hop["maglev"] for hop in self.hops))
+
+    @property
+    def endpoint(self) -> str | None:
+        """Returns the endpoint that was chosen last, None if none was."""
+        chosen = [self.names.get(hop["target"], NOBODY) for hop in self.hops if hop["vip"] and hop["target"]]
+        return chosen[-1] if chosen else None
+
+    @cached_property
+    def way(self) -> tuple[str, ...]:
+        """Returns the nodes that the first packet went by, from the client to the endpoint."""
+        over = [name for maglev in self.maglevs for name in (maglev, self.router)]
+        return (self.client, self.router, *over, *([self.endpoint] if self.endpoint else []))
+
+    def lines(self) -> Iterator[str]:
+        """Yields what a person wants to read, hop by hop."""
+        told = self.told
+        flow = f"{told['source']} port {told['source_port']} to {told['destination']} port {told['port']}"
+        yield f"{told['protocol']} from {self.client}, {flow}"
+        if self.next_hop:
+            yield f"{'':12}{self.router}: its kernel sends this flow to {self.next_hop}"
+        for number, passage in enumerate(told["passages"], 1):
+            yield from self._lines_of(number, passage)
+        yield f"there: {' -> '.join(self.way)}"
+        if self.back:
+            yield f"back:  {' -> '.join(self.back)}"
+
+    def _lines_of(self, number: int, passage: Mapping[str, Any]) -> Iterator[str]:
+        for hop in passage["hops"]:
+            yield f"{number:3} {hop['after_s'] * 1000:6.2f} ms {hop['maglev']}: {self._did(hop)}"
+        if answer := passage["answer"]:
+            yield f"{number:3} {passage['answered_after_s'] * 1000:6.2f} ms {self.client}: answered, {answer}"
+        else:
+            yield f"{number:3}           {self.client}: not answered"
+
+    def _did(self, hop: Mapping[str, Any]) -> str:
+        target = self.names.get(hop["target"], hop["target"])
+        whence = f", sent on by {self.names.get(hop['came_from'], hop['came_from'])}" if hop["came_from"] else ""
+        if hop["reason"]:
+            return f"dropped, {hop['reason']}{whence}"
+        if not hop["vip"] or hop["chooser"] == "fragment owner":
+            return f"a fragment, sent on to {target}, which owns its packet"
+        slot = "" if hop["slot"] is None else f", slot {hop['slot']}"
+        return f"to {target} for {hop['vip']}, by its {hop['chooser']}{slot}{whence}"
+
+    def document(self) -> dict[str, Any]:
+        """Returns all of it as plain values, for JSON."""
+        return {
+            "client": self.client,
+            "router": self.router,
+            "next_hop": self.next_hop,
+            "way": list(self.way),
+            "back": list(self.back),
+            **self.told,
+        }
+
+
+def nodes_of(site: Site) -> dict[str, Run]:
+    """Returns how to run commands on the nodes of a running lab, by name; LabError if there are none."""
+    found = {}
+    for process in site.ledger():
+        name, _, what = process.what.partition(": ")
+        if what == f"mininet:{name}" and process.alive:
+            found[name] = partial(_run_in, process.pid, {**os.environ})
+    if not found:
+        raise LabError(f"no node of the lab {site.id} is running")
+    return found
+
+
+def _run_in(pid: int, environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["mnexec", "-a", str(pid), *command],
+        capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=dict(environment),
+    )  # fmt: skip
+
+
+def in_site(site: Site, client: str, vip: str, **options: Any) -> Journey:
+    """Follows packets through a running lab of another process; see `follow`."""
+    return follow(nodes_of(site), maglev.config.load(site.directory / CONFIG), client, vip, **options)
+
+
+def follow(
+    nodes: Mapping[str, Run], config: Config, client: str, vip: str,
+    source_port: int | None = None, count: int = 1, fragmented: bool = False,
+) -> Journey:  # fmt: skip
+    """Sends tracer packets from a client to a VIP, and returns what became of them.
+
+    `source_port` may be that of a connection; `fragmented` sends datagrams larger than any link takes. WrongUse for a
+    client or VIP that there is not, or that cannot be traced.
+    """
+    if client not in nodes:
+        raise WrongUse(f"there is no node {client!r}; there are {', '.join(nodes)}")
+    wanted = _vip(config, vip, fragmented)
+    told = _told(nodes[client], wanted, source_port, count, fragmented)
+    where = {address: (name, interface) for name, run in nodes.items() for address, interface in _addresses(run)}
+    names = {address: name for address, (name, _) in where.items()}
+    source, destination = told["source"], told["destination"]
+    router, interface = where.get(_gateway(nodes[client], destination, "from", source), (NOBODY, ""))
+    next_hop = names.get(_next_hop(nodes[router], interface, told, fragmented)) if router in nodes else None
+    journey = Journey(client, router, next_hop, (), told, names)
+    if journey.endpoint not in nodes:
+        return journey
+    towards = names.get(_gateway(nodes[journey.endpoint], source, "from", destination), NOBODY)
+    return Journey(client, router, next_hop, (journey.endpoint, towards, client), told, names)
+
+
+def _next_hop(run: Run, interface: str, told: Mapping[str, Any], fragmented: bool) -> str:
+    """Returns where a router's kernel sends the flow that comes in by an interface.
+
+    "" for IPv6: there the answer is hashed without a packet, in another way than packets are.
+    """
+    if ":" in told["destination"]:
+        return ""
+    flow = ["from", told["source"], "iif", interface, "ipproto", told["protocol"]]
+    if not fragmented:  # routers see no ports in a fragment
+        flow += ["sport", str(told["source_port"]), "dport", str(told["port"])]
+    return _gateway(run, told["destination"], *flow)
+
+
+def _vip(config: Config, name: str, fragmented: bool) -> Vip:
+    allowed = {vip.name: vip for vip in config.vips if vip.protocol in ("tcp", "udp") and vip.port}
+    if name not in allowed:
+        raise WrongUse(f"there is no VIP {name!r} with ports; there are {', '.join(allowed)}")
+    if fragmented and allowed[name].protocol != "udp":
+        raise WrongUse(f"{name} is not served over udp, and only datagrams are sent in fragments")
+    return allowed[name]
+
+
+def _told(run: Run, vip: Vip, source_port: int | None, count: int, fragmented: bool) -> dict[str, Any]:
+    command = ["env", f"PYTHONPATH={ROOT}", project_python(), "-m", "maglev", "trace", str(vip.address), str(vip.port)]
+    command += ["--protocol", str(vip.protocol), "--count", str(count), "--json"]
+    command += ["--source-port", str(source_port)] if source_port else []
+    done = run(*command, *(["--fragmented"] if fragmented else []))
+    try:
+        told: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise LabError(f"nothing could be traced: {done.stderr.strip()}") from None
+    return told
+
+
+def _addresses(run: Run) -> Iterator[tuple[str, str]]:
+    """Yields the addresses of a node and the interface that has each, but for its loopback, where VIPs are."""
+    for link in json.loads(run("ip", "-j", "address").stdout or "[]"):
+        if link["ifname"] != "lo":
+            yield from ((held["local"], link["ifname"]) for held in link["addr_info"] if "local" in held)
+
+
+def _gateway(run: Run, destination: str, *flow: str) -> str:
+    """Returns the next hop that a node's kernel names for a packet; "" if it names none."""
+    answer = run("ip", "-j", "route", "get", destination, *flow).stdout
+    routes = json.loads(answer) if answer.strip() else []
+    return str(routes[0].get("gateway", "")) if routes else ""
