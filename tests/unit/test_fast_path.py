@@ -72,8 +72,8 @@ def test_the_fuzzer_finds_a_difference(monkeypatch):
     monkeypatch.syspath_prepend(str(FUZZER.parent))
     import fast_path
 
-    def choose(self, found, selects, service, now, **more):
-        return usual(self, found, False, service, now, **more)
+    def choose(self, found, selects, *more, **options):
+        return usual(self, found, False, *more, **options)
 
     usual = Forwarder.choose
     monkeypatch.setattr(fast_path.Forwarder, "choose", choose)
