@@ -270,6 +270,7 @@ filter only_vips{version} {{
 template bgp maglev{version} {{
     local as {ROUTER_AS};
     direct;
+    ttl security on;
     hold time {HOLD_TIME_S};
     keepalive time 1;
     connect delay time 1;
@@ -359,6 +360,8 @@ class Maglev(ConfiguredNode):
     local-as {MAGLEV_AS};
     peer-as {ROUTER_AS};
     hold-time {HOLD_TIME_S};
+    outgoing-ttl 255;
+    incoming-ttl 255;
     family {{ ipv{version} unicast; }}
     api {{ processes [ controller ]; }}
 }}

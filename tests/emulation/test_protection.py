@@ -81,6 +81,22 @@ def test_new_connections_come_through_as_far_as_the_limit_goes(lab, limited):
         assert conns.broken == 0, conns.report()
 
 
+def test_bgp_sessions_listen_to_neighbours_only(lab):
+    """Whoever is further away cannot send with a TTL of 255 (RFC 5082): a forged reset from there is not looked at."""
+
+    def refused():
+        return int(lab.run("r1", "nstat -asz TcpExtTCPMinTTLDrop | awk 'END {print $2}'").stdout)
+
+    ends = lab.run("r1", "ss -Htn4 state established '( sport = :179 or dport = :179 )'").stdout.splitlines()[0].split()
+    (router, router_port), (maglev, maglev_port) = (end.rsplit(":", 1) for end in ends[2:4])
+    name = next(name for name in lab.maglevs if lab.node(name).address == maglev)
+    before = refused()
+    reset = IP(src=maglev, dst=router, ttl=254) / TCP(sport=int(maglev_port), dport=int(router_port), flags="R")
+    put_on_wire(lab, name, "r1", [bytes(reset)])
+    wait_until(lambda: "" if refused() > before else "not counted", TIMEOUT_S, "the forged reset refused")
+    assert lab.snapshot().sessions[name] == "Established"
+
+
 def test_gre_is_taken_from_the_clusters_maglevs_only(lab):
     """A fragment that a stranger says it has sent on is dropped, and counted."""
     piece = bytes(IP(src="10.0.1.2", dst=VIP, id=5, flags="MF") / UDP(sport=9, dport=7) / Raw(bytes(64)))
