@@ -195,12 +195,11 @@ class ForwarderDaemon:
         }
 
     def _view(self) -> metrics.ForwarderView:
-        vips, config, engine = self._vips, self._config, self._engine
-        served = config.vips_of(self._maglev.shard)
+        config, engine, shard = self._config, self._engine, self._maglev.shard
         return metrics.ForwarderView(
             about={
                 "maglev": self._name,
-                "shard": self._maglev.shard,
+                "shard": shard,
                 "engine": engine.name,
                 "hash": config.forwarder.hash,
             },
@@ -209,11 +208,8 @@ class ForwarderDaemon:
             generation=self._generation,
             uptime_s=time.monotonic() - self._started,
             statistics=engine.statistics(),
-            pool_of={vip.name: vip.pool for vip in served},
-            pools={
-                pool: metrics.PoolCounts(len(config.pool_members(pool)), len(backends.usable))
-                for pool, backends in vips.pools.items()
-            },
+            pool_of=metrics.pool_names(config, shard),
+            pools=metrics.count_pools(config, shard, self._vips.pools),
             tables=[
                 metrics.TableCounts(len(t), t.capacity, t.hits, t.misses, t.overflows, t.expired) for t in engine.tables
             ],

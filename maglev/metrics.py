@@ -11,7 +11,7 @@ and `maglev` are addresses as text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
@@ -19,17 +19,21 @@ from typing import Any, NamedTuple, cast
 from prometheus_client import Metric
 from prometheus_client.core import Sample
 
-from .config_objects import HealthCheck
+from .config_objects import Config, HealthCheck
 from .errors import IGNORED, NO_DROPS, Reason
-from .flow import Address, unpack_address
+from .flow import Address, pack_address, unpack_address
 from .forwarding import Statistics
 from .health import Check, State, Verdict
+from .vips import Backends
 
 Labels = dict[str, str]
 Values = Iterable[tuple[Labels, float]]
 
 DROPS = sorted(set(Reason) - NO_DROPS)
 AT_ENDPOINT = (Reason.BAD_GRE_HEADER, Reason.NOT_FROM_MAGLEV, Reason.NOT_VIP, Reason.SEND_FAILED)
+
+
+PoolOf = Callable[[str, bytes], str]  # VIP and backend (16 bytes) -> pool
 
 
 class TableCounts(NamedTuple):
@@ -59,7 +63,7 @@ class ForwarderView(NamedTuple):
     generation: int
     uptime_s: float
     statistics: Statistics
-    pool_of: Mapping[str, str]  # VIP: its pool
+    pool_of: PoolOf
     pools: Mapping[str, PoolCounts]
     tables: Sequence[TableCounts]
     checks: Mapping[Check, State]
@@ -80,6 +84,37 @@ class EndpointView(NamedTuple):
     uptime_s: float
     received: Mapping[Address, Delivered]  # by Maglev
     reasons: Mapping[Reason, int] | None  # None: the kernel decapsulates, and does not say
+
+
+def pool_names(config: Config, shard: str) -> PoolOf:
+    """Returns what tells the pool by which a VIP has a backend: the first of its pools that lists it; "" if none."""
+    pools = {vip.name: vip.pools for vip in config.vips_of(shard)}
+
+    @cache
+    def listed(pool: str) -> frozenset[bytes]:
+        return frozenset(pack_address(member.address) for member in config.pool_members(pool))
+
+    def pool_of(vip: str, backend: bytes) -> str:
+        candidates = pools.get(vip, ())
+        if len(candidates) == 1:  # as nearly everywhere: no need to look into it
+            return candidates[0]
+        return next((pool for pool in candidates if backend in listed(pool)), "")
+
+    return pool_of
+
+
+def count_pools(config: Config, shard: str, served: Mapping[str, Backends]) -> dict[str, PoolCounts]:
+    """Returns the counts of all pools that may serve a VIP; `served` is what stands behind VIPs (`VipMap.pools`)."""
+    everyone = frozenset[bytes]().union(*(backends.usable for backends in served.values()))
+    counts = {}
+    for pool in dict.fromkeys(pool for vip in config.vips_of(shard) for pool in vip.pools):
+        members = config.pool_members(pool)
+        if pool in served:
+            healthy = len(served[pool].usable)
+        else:
+            healthy = sum(pack_address(member.address) in everyone for member in members)
+        counts[pool] = PoolCounts(len(members), healthy)
+    return counts
 
 
 def of_forwarder(view: ForwarderView) -> Iterator[Metric]:
@@ -128,9 +163,9 @@ def _traffic(view: ForwarderView) -> Iterator[Metric]:
     yield _counter("maglev_hellos", "Health checks by other Maglevs, answered.", [({}, reasons[Reason.HELLO])])
 
 
-def _by_backend(counts: Counter[tuple[str, bytes]], pool_of: Mapping[str, str]) -> Values:
+def _by_backend(counts: Counter[tuple[str, bytes]], pool_of: PoolOf) -> Values:
     for (vip, backend), count in counts.items():
-        yield {"vip": vip, "pool": pool_of.get(vip, ""), "backend": _shown(backend)}, count
+        yield {"vip": vip, "pool": pool_of(vip, backend), "backend": _shown(backend)}, count
 
 
 def _by_reason(counts: Mapping[Reason, int], reasons: Iterable[Reason]) -> Values:

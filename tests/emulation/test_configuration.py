@@ -191,11 +191,14 @@ REFUSED = [
             "forwarder.threads: 2",
         ],
     ),
+    ({"metrics": {"port": 9401}}, ["metrics.port: 9401 is not allowed; allowed: the value it had until a restart"]),
     ({"maglevs": [{"name": "m9", "address": "10.1.1.2"}]}, ["maglevs: ['m9']", "allowed: m1 with 10.1.1.2"]),
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), REFUSED, ids=["three errors", "needs a restart", "another machine"])
+@pytest.mark.parametrize(
+    ("change", "said"), REFUSED, ids=["three errors", "needs a restart", "another port", "another machine"]
+)
 def test_a_push_that_is_refused_says_all_that_is_wrong_and_changes_nothing(lab, change, said):
     with lab.connections(FEW) as conns:
         before = status(lab, "m1")

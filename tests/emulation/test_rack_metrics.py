@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -138,3 +139,32 @@ def test_no_other_address_of_a_maglev_answers(lab):
     bound = {line.split()[3] for line in done.stdout.splitlines() if line.split()[3].endswith(f":{PORT}")}
     own = {str(address) for machine in lab.config.maglevs if machine.name == "m1" for address in machine.addresses}
     assert {address.rpartition(":")[0].strip("[]") for address in bound} == own, done.stdout
+
+
+@pytest.fixture
+def with_spare(lab):
+    """s3 serves the web only when the rest of the rack does not, until the test's end."""
+    before = copy.deepcopy(lab.document)
+    some, spare = (copy.deepcopy(lab.document["pools"]["web"]) for _ in range(2))
+    some["endpoints"], spare["endpoints"] = some["endpoints"][:2], spare["endpoints"][2:3]
+    lab.document["pools"] |= {"some": some, "spare": spare}
+    lab.document["vips"][0] |= {"pool": "some", "backup_pools": ["spare"]}
+    lab.reload()
+    yield
+    lab.document.clear()
+    lab.document.update(before)
+    lab.reload()
+
+
+def test_backup_pools_are_counted_as_their_own(lab, with_spare):
+    before = scraped(lab, "m1")
+    assert lab.config.vips[0].name == "www"
+    assert total(before, "maglev_pool_endpoints", pool="some") == 2
+    assert total(before, "maglev_pool_healthy_endpoints", pool="spare") == 1
+    with lab.kill("s1"), lab.kill("s2"):
+        healthy = lambda: total(scraped(lab, "m1"), "maglev_pool_healthy_endpoints", pool="some")  # noqa: E731
+        wait_until(lambda: f"{healthy()} healthy" if healthy() else "", TIMEOUT_S, "both down")
+        put_on_wire(lab, "r1", "m1", packets(20, 0))
+        name = "maglev_forwarded_packets_total"
+        after = wait_for(lab, "m1", name, 20, before, vip="www", pool="spare")
+        assert total(after, name, vip="www") - total(before, name, vip="www") == 20

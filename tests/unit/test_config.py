@@ -137,6 +137,8 @@ BAD = [
     ({"forwarder.fragments": {"timeout_s": 0}}, "forwarder.fragments.timeout_s", 0, "0.01 to 3600"),
     ({"forwarder.fragments": {"size": 1}}, "forwarder.fragments.size", 1, "only the keys packets, held_fragments"),
     ({"forwarder.icmp_errors_per_s": -1}, "forwarder.icmp_errors_per_s", -1, "a number from 0 to 1000000"),
+    ({"forwarder.trace_reports_per_s": -1}, "forwarder.trace_reports_per_s", -1, "a number from 0 to 1000"),
+    ({"forwarder.trace_reports_per_s": 1001}, "forwarder.trace_reports_per_s", 1001, "a number from 0 to 1000"),
     # metrics
     ({"metrics": {"port": -1}}, "metrics.port", -1, "a whole number from 1 to 65535, or 0 or null for no metrics"),
     ({"metrics": {"port": 65536}}, "metrics.port", 65536, "from 1 to 65535"),
@@ -520,6 +522,7 @@ def test_fills_in_defaults():
             "health_check": whole.forwarder.fragments.health_check.model_dump(),
         },
         "icmp_errors_per_s": 1000.0,
+        "trace_reports_per_s": 10.0,
     }
     check = whole.forwarder.fragments.health_check
     assert (check.type, check.interval_s, check.rise, check.fall) == ("ping", 1.0, 2, 3)

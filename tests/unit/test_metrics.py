@@ -39,7 +39,7 @@ def a_view(**changes):
         "generation": 4,
         "uptime_s": 12.5,
         "statistics": Statistics(),
-        "pool_of": {"www": "web"},
+        "pool_of": lambda vip, backend: "web" if vip == "www" else "",
         "pools": {"web": metrics.PoolCounts(3, 2)},
         "tables": [TABLE],
         "checks": {},
@@ -138,6 +138,36 @@ def test_state_tables_and_pools():
     assert value(text, "maglev_connection_table_expired_total", table="1") == 11
 
 
+def test_a_backend_is_counted_for_the_pool_that_lists_it():
+    """Also where several pools may serve a VIP, and where one endpoint is in two of them: the first counts."""
+    one, two, three = (f"10.2.{number}.2" for number in (1, 2, 3))
+    document = {
+        "maglevs": [{"name": "m1", "address": "10.1.1.2"}],
+        "pools": {
+            "web": {"endpoints": [{"address": one}, {"address": two}]},
+            "spare": {"endpoints": [{"address": two}, {"address": three}]},
+        },
+        "vips": [
+            {"name": "www", "address": "192.0.2.1", "protocol": "tcp", "port": 80, "pool": "web"},
+            {"name": "safe", "address": "192.0.2.2", "protocol": "tcp", "port": 80, "pool": "web"}
+            | {"backup_pools": ["spare"]},
+            {"name": "spares", "address": "192.0.2.3", "protocol": "tcp", "port": 80, "pool": "spare"},
+        ],
+        "forwarder": {"table_size": 7},
+    }
+    whole = config.parse(json.dumps(document))
+    pool_of = metrics.pool_names(whole, "default")
+    backends = [pack_address(address) for address in (one, two, three)]
+    assert [pool_of("www", backend) for backend in backends[:2]] == ["web", "web"]
+    assert [pool_of("safe", backend) for backend in backends] == ["web", "web", "spare"]
+    assert pool_of("gone", backends[0]) == ""
+    vips = MapBuilder().build(whole, "default", lambda member: str(member.address) != one)
+    assert metrics.count_pools(whole, "default", vips.pools) == {"web": (2, 1), "spare": (2, 2)}
+    only_safe = config.parse(json.dumps(document | {"vips": document["vips"][1:2]}))
+    vips = MapBuilder().build(only_safe, "default", lambda member: str(member.address) != one)
+    assert metrics.count_pools(only_safe, "default", vips.pools) == {"web": (2, 1), "spare": (2, 2)}
+
+
 def test_every_check_has_a_series_of_its_own():
     """Also where two pools check one address in ways that differ in a number only."""
     address = ip_address("10.2.1.2")
@@ -228,14 +258,11 @@ def test_samples_are_made_as_they_are_written():
     statistics, made = Statistics(), []
     statistics.forwarded.update({("www", number.to_bytes(16, "big")): 1 for number in range(1000)})
 
-    class Noticing(dict):
-        def get(self, vip, default=None):
-            made.append(vip)
-            return "web"
+    def noticing(vip, backend):
+        made.append(backend)
+        return "web"
 
-    families = {
-        family.name: family for family in metrics.of_forwarder(a_view(statistics=statistics, pool_of=Noticing()))
-    }
+    families = {each.name: each for each in metrics.of_forwarder(a_view(statistics=statistics, pool_of=noticing))}
     assert made == []
     next(iter(families["maglev_forwarded_packets"].samples))
     assert len(made) == 1
