@@ -94,7 +94,7 @@ def test_bgp_sessions_listen_to_neighbours_only(lab):
     reset = IP(src=maglev, dst=router, ttl=254) / TCP(sport=int(maglev_port), dport=int(router_port), flags="R")
     put_on_wire(lab, name, "r1", [bytes(reset)])
     wait_until(lambda: "" if refused() > before else "not counted", TIMEOUT_S, "the forged reset refused")
-    assert lab.snapshot().sessions[name] == "Established"
+    assert lab.snapshot().routers["r1"].sessions[name] == "Established"
 
 
 def test_gre_is_taken_from_the_clusters_maglevs_only(lab):
