@@ -421,6 +421,7 @@ class ConnectionTable(_Object):
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
         default=60.0, description="seconds, a finite number above 0"
     )
+    huge_pages: bool = Field(default=False, strict=True, description="true or false")
 
 
 class Fragments(_Object):

@@ -115,8 +115,8 @@ class ForwarderDaemon:
             options.engine,
             Options(
                 interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
-                options.busy_poll, fragment_limits(self._config), options.icmp_errors_per_s, self._name,
-                options.trace_reports_per_s,
+                options.busy_poll, table.huge_pages, fragment_limits(self._config), options.icmp_errors_per_s,
+                self._name, options.trace_reports_per_s,
             ),
         )  # fmt: skip
         for reason in engine.passed_over:

@@ -51,10 +51,10 @@ class Cluster:
     connection_table: bool = True
 
     def document(self, engine: str, busy_poll: bool = False) -> dict[str, Any]:
-        """Returns the configuration's document. An option that has its default is left out."""
+        """Returns the configuration's document; a connection table has its memory before the first packet."""
         options: dict[str, Any] = {"engine": engine}
         options |= {"busy_poll": True} if busy_poll else {}
-        options |= {} if self.connection_table else {"connection_table": {"enabled": False}}
+        options["connection_table"] = {"huge_pages": True} if self.connection_table else {"enabled": False}
         options |= {"table_size": LARGE_TABLE} if self.backends * SLOTS_PER_BACKEND > SMALL_TABLE else {}
         common = {"protocol": self.protocol, "port": VIP_PORT, "pool": "web"}
         vips = [{"name": f"v{i}", "address": str(IPv4Address(VIP) + i), **common} for i in range(self.vips)]

@@ -24,6 +24,7 @@ class Options:
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     threads: int = 1
     busy_poll: bool = False  # whether packet threads ask for packets without end, instead of waiting for them
+    huge_pages: bool = False  # whether connection tables take all their memory at once, in huge pages
     fragment_limits: Limits = DEFAULT_LIMITS
     icmp_errors_per_s: float = ICMP_ERRORS_PER_S
     name: str = ""  # the Maglev's, in reports of tracer packets

@@ -27,7 +27,7 @@ from ..flow import Flow, by_family
 from ..forwarding import Statistics
 from ..vips import EMPTY, VipMap
 from .contract import Engine, Options, Table
-from .memory import zeros_by_page
+from .memory import zeros_at_once, zeros_by_page
 from .packet_thread import STOP, Directory, PacketThread
 from .socket import carry_out, mtu_of, open_sender
 
@@ -82,8 +82,8 @@ class FastEngine(Engine):
 
     def _packet_thread(self, number: int) -> PacketThread:
         capacity, idle_timeout_s = self._options.capacity, self._options.idle_timeout_s
-        keys = secrets.token_bytes(KEY_BYTES)
-        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, keys, zeros_by_page)
+        keys, zeros = secrets.token_bytes(KEY_BYTES), zeros_at_once if self._options.huge_pages else zeros_by_page
+        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, keys, zeros)
         thread = PacketThread(number, table, self._nudge)
         self._undo.callback(thread.close)
         return thread

@@ -241,9 +241,12 @@ def test_the_forwarders_configuration_is_sound(cluster):
     assert parsed.forwarder.table_size > 100 * cluster.backends
 
 
-def test_the_engine_is_named_and_other_options_only_where_they_differ_from_their_defaults():
-    assert Cluster().document("socket")["forwarder"] == {"engine": "socket"}
-    assert Cluster().document("ring", busy_poll=True)["forwarder"] == {"engine": "ring", "busy_poll": True}
+def test_the_engine_is_named_and_the_table_has_its_memory_before_the_first_packet():
+    table = {"connection_table": {"huge_pages": True}}
+    assert Cluster().document("socket")["forwarder"] == {"engine": "socket", **table}
+    assert Cluster().document("ring", busy_poll=True)["forwarder"] == {"engine": "ring", "busy_poll": True, **table}
+    without = Cluster(connection_table=False).document("ring")["forwarder"]
+    assert without == {"engine": "ring", "connection_table": {"enabled": False}}
 
 
 def test_an_engine_that_the_forwarder_does_not_have_is_missing():

@@ -511,7 +511,7 @@ def test_fills_in_defaults():
         "engine": "auto",
         "table_size": 65537,
         "hash": "maglev",
-        "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0},
+        "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0, "huge_pages": False},
         "threads": 1,
         "busy_poll": False,
         "fragments": {
