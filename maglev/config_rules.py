@@ -87,9 +87,8 @@ def pools_in_use_have_endpoints(draft: Draft) -> Iterator[Finding]:
 
 
 def vips_name_each_pool_once(draft: Draft) -> Iterator[Finding]:
-    for path in draft.vips:
-        named = [(field, pool) for field, pool in _pools_of_vips(draft) if field.startswith(f"{path}.")]
-        yield from _repeated(named, "each pool once")
+    for path, vip in draft.vips.items():
+        yield from _repeated(_pools_of(path, vip), "each pool once")
 
 
 def shards_are_served(draft: Draft) -> Iterator[Finding]:
@@ -189,8 +188,12 @@ def _machine_in(vip: Vip, machines: Mapping[Address, str]) -> Address | None:
 
 def _pools_of_vips(draft: Draft) -> Iterator[tuple[str, str]]:
     for path, vip in draft.vips.items():
-        yield f"{path}.pool", vip.pool
-        yield from ((f"{path}.backup_pools[{i}]", pool) for i, pool in enumerate(vip.backup_pools))
+        yield from _pools_of(path, vip)
+
+
+def _pools_of(path: str, vip: Vip) -> Iterator[tuple[str, str]]:
+    yield f"{path}.pool", vip.pool
+    yield from ((f"{path}.backup_pools[{i}]", pool) for i, pool in enumerate(vip.backup_pools))
 
 
 def _at(pool_name: str, index: int) -> str:

@@ -65,6 +65,9 @@ def serving_pool(config: Config, vip: Vip, is_healthy: Callable[[Member], bool])
     What has weight 0 takes no new flows anyway, and does not count.
     """
 
+    if not vip.backup_pools:
+        return vip.pool
+
     def healthy_share(pool: str) -> float:
         taking = [member for member in config.pool_members(pool) if member.weight > 0]
         return sum(map(is_healthy, taking)) / len(taking) if taking else 0.0
