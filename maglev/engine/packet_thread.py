@@ -20,10 +20,11 @@ from numba import types
 from ..compiled import fast, inlined
 from ..errors import Reason
 from ..fast.conntrack import FastConnectionTable
-from ..fast.forwarding import LARGEST_BATCH, REASONS, Batch, decide, new_batch
+from ..fast.forwarding import FORWARDED, LARGEST_BATCH, REASONS, Batch, decide, new_batch
 from ..fast.gre import Headers
 from ..fast.limits import Budgets
 from ..fast.vips import FastMap, Tables
+from ..fast.words import prefetch
 from .machine_code import acquire, announce, array_at, release, seconds, write
 
 Array = np.ndarray[Any, Any]
@@ -148,6 +149,9 @@ def decide_batch(desk: Desk, memory: Array, count: int) -> Opened:
         memory, desk.batch, count, opened.tables, opened.headers, desk.connections, opened.budgets, opened.mtu_bytes,
         now,
     )  # fmt: skip
+    for i in range(count):
+        if desk.batch.verdicts[i] == FORWARDED:
+            prefetch(opened.counters, np.uint64(desk.batch.counters[i]))  # with many VIPs they are many, and far apart
     return opened
 
 
