@@ -27,6 +27,7 @@ from maglev.config_objects import (
     Metrics,
     Name,
     Pool,
+    QuicCid,
     Vip,
 )
 from maglev.config_rules import RULES, Draft
@@ -42,6 +43,7 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
     "load",
     "load_all",
@@ -170,6 +172,7 @@ _INNER: Mapping[str, type[BaseModel]] = {
     "connection_table": ConnectionTable,
     "fragments": Fragments,
     "metrics": Metrics,
+    "quic_cid": QuicCid,
 }
 
 

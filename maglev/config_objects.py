@@ -38,6 +38,7 @@ from pydantic import (
 from maglev.errors import MaglevError
 from maglev.flow import PROTOCOL_NUMBERS, TCP, UDP, Address, pack_address
 from maglev.primes import is_prime, nearest_primes
+from maglev.quic import LONGEST_SERVER_ID_BYTES, NOT_ROUTABLE
 
 LARGEST_TABLE = 1 << 24  # slots: 25 times the largest table in the paper
 MOST_CONNECTIONS = 1 << 26
@@ -300,6 +301,20 @@ class Pool(_Object):
     health_check: HealthCheck | None = Field(default=None, description="a health check, such as {type: tcp, port: 80}")
 
 
+class QuicCid(_Object):
+    """How a VIP's endpoints say in QUIC connection IDs who they are: QUIC-LB without a key (`maglev.quic`)."""
+
+    config_id: Annotated[int, Field(strict=True, ge=0, lt=NOT_ROUTABLE)] = Field(
+        default=0,
+        description=f"the first three bits of such connection IDs, a whole number from 0 to {NOT_ROUTABLE - 1}",
+    )
+    server_id_bytes: Annotated[int, Field(strict=True, ge=1, le=LONGEST_SERVER_ID_BYTES)] = Field(
+        default=4,
+        description="how many bytes of an endpoint's address, the last ones, are its server ID: "
+        f"a whole number from 1 to {LONGEST_SERVER_ID_BYTES}",
+    )
+
+
 class Vip(_Object):
     """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2)."""
 
@@ -325,6 +340,9 @@ class Vip(_Object):
     )
     new_flows_per_s: Annotated[float, Field(strict=True, gt=0, le=1e9)] | None = Field(
         default=None, description="new flows a second that each Maglev takes, a number above 0, at most 1000000000"
+    )
+    quic_cid: QuicCid | None = Field(
+        default=None, description="how QUIC connection IDs name endpoints, such as {config_id: 0, server_id_bytes: 4}"
     )
 
     @model_validator(mode="before")
@@ -371,6 +389,14 @@ class Vip(_Object):
         if port != 0 and protocol not in (None, *WITH_PORTS):
             raise ValueError(f"0, or no port at all: Maglev looks for ports in tcp and udp only, not in {protocol}")
         return port
+
+    @field_validator("quic_cid")
+    @classmethod
+    def _quic_suits_protocol(cls, cid: QuicCid | None, info: ValidationInfo) -> QuicCid | None:
+        protocol = info.data.get("protocol")
+        if cid is not None and protocol not in (None, "udp", UDP):
+            raise ValueError(f"none: QUIC comes over udp, not over {protocol}")
+        return cid
 
     @property
     def protocol_number(self) -> int:

@@ -37,6 +37,7 @@ from .conntrack import ABSENT, HALF, ZERO, Connections, advance, hash_of, lookup
 from .flow import Key, selection_hash
 from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
 from .limits import take
+from .quic import named_in
 from .vips import (
     BY_CLIENT,
     BYTES,
@@ -44,6 +45,7 @@ from .vips import (
     FIRST_COUNTER,
     PACKETS,
     POOL,
+    SERVER_ID_BYTES,
     WIDEST,
     WITHIN_TICKS,
     Tables,
@@ -91,17 +93,17 @@ class Batch(NamedTuple):
     counters: Array  # int64: whom a forwarded packet is counted for
     keys: Array  # uint64 (…, 5): its flow
     hashes: Array  # uint64: the flow's hash in the connection table
-    facts: Array  # int64 (…, 6): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType,
-    #               and whether it continues a TCP connection
+    facts: Array  # int64 (…, 7): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType,
+    #               whether it continues a TCP connection, and the backend that its connection ID names, or `ABSENT`
 
 
-VIP, SELECTS, TOS, INNER_BYTES, KIND, CONTINUES = range(6)
+VIP, SELECTS, TOS, INNER_BYTES, KIND, CONTINUES, NAMED = range(7)
 
 
 def new_batch(size: int = LARGEST_BATCH) -> Batch:
     """Returns room for a batch of `size` packets."""
     starts, sizes, verdicts, counters = np.zeros((4, size), np.int64)
-    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 6), np.int64)
+    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 7), np.int64)
     return Batch(starts, sizes, verdicts, counters, keys, hashes, facts)
 
 
@@ -249,6 +251,10 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     batch.facts[i, TOS] = header.tos
     batch.facts[i, INNER_BYTES] = header.total_bytes
     batch.facts[i, KIND] = kind
+    batch.facts[i, NAMED] = ABSENT
+    if tables.vips[vip, SERVER_ID_BYTES] != 0:
+        size = word16(memory, transport + 4) - UDP_BYTES
+        batch.facts[i, NAMED] = named_in(memory, tables, vip, transport + UDP_BYTES, size)
     return FORWARDED
 
 
@@ -268,6 +274,8 @@ def _choose(
     batch: Batch, i: int, key: Key, tables: Tables, connections: Connections, budgets: Array, now: float
 ) -> int:
     """Returns a flow's backend, and remembers it; `ABSENT` if there is none, `OVER_LIMIT` if none is wanted (§3.3)."""
+    if batch.facts[i, NAMED] != ABSENT:
+        return batch.facts[i, NAMED]
     vip, hashed = batch.facts[i, VIP], batch.hashes[i]
     pool, limit = tables.vips[vip, POOL], tables.limits[vip]
     if batch.facts[i, SELECTS] == 0:

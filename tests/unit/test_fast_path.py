@@ -36,6 +36,7 @@ EVERY_FATE = {str(reason) for reason in Reason if reason not in NEVER_DECIDED | 
     "redirected",
     "too_big, answered",
     "hello, answered",
+    "named by its connection ID",
     "traced, and forwarded",
     "traced, and redirected",
     "traced, and dropped",
