@@ -39,6 +39,7 @@ from maglev.errors import MaglevError
 from maglev.flow import PROTOCOL_NUMBERS, TCP, UDP, Address, pack_address
 from maglev.primes import is_prime, nearest_primes
 from maglev.quic import LONGEST_SERVER_ID_BYTES, NOT_ROUTABLE
+from maglev.shares import DEFAULT_SHARE
 
 LARGEST_TABLE = 1 << 24  # slots: 25 times the largest table in the paper
 MOST_CONNECTIONS = 1 << 26
@@ -446,6 +447,11 @@ class ConnectionTable(_Object):
     )
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
         default=60.0, description="seconds, a finite number above 0"
+    )
+    max_share_per_source: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
+        default=DEFAULT_SHARE,
+        description="the share of the entries that one source, an IPv4 address or an IPv6 /64, may have: "
+        "a number above 0, at most 1",
     )
     huge_pages: bool = Field(default=False, strict=True, description="true or false")
 

@@ -33,7 +33,19 @@ from ..packets import (
     UDP_BYTES,
 )
 from ..trace import TRACE_ME, TRACER_BYTES
-from .conntrack import ABSENT, HALF, ZERO, Connections, advance, hash_of, lookup, record, tick_of
+from .conntrack import (
+    ABSENT,
+    HALF,
+    MOST_PER_SOURCE,
+    ZERO,
+    Connections,
+    advance,
+    bucket_of,
+    hash_of,
+    lookup,
+    record,
+    tick_of,
+)
 from .flow import Key, selection_hash
 from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
 from .limits import take
@@ -241,10 +253,12 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     key = (header.source_high, header.source, high, low, numbers)
     hashed = hash_of(key, connections.keys)
     prefetch(connections.entries, hashed & np.uint64(connections.entries.shape[0] - 1))
+    opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
+    if opens and connections.limits[MOST_PER_SOURCE] > 0:
+        prefetch(connections.sources, bucket_of(connections, key[0], key[1]))
     for word in range(5):
         batch.keys[i, word] = key[word]
     batch.hashes[i] = hashed
-    opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
     batch.facts[i, VIP] = vip
     batch.facts[i, SELECTS] = opens and not by_client
     batch.facts[i, CONTINUES] = protocol == TCP and not opens

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from maglev import config, icmp
 from maglev.conntrack import ConnectionTable
 from maglev.errors import Reason
+from maglev.fast.conntrack import KEY_BYTES, SOURCES_KEY
 from maglev.fast.forwarder import FastForwarder
 from maglev.flow import GRE, pack_address
 from maglev.forwarding import Decision, Forwarder
@@ -92,7 +93,7 @@ def transport(choices: random.Random, protocol: int, client: str, target: Target
     """Returns a transport header and payload, mostly sound."""
     sport = 1024 + choices.randrange(FLOWS)
     payload = choices.randbytes(choices.choice([0, 0, 6, 40, 1400]))
-    if choices.random() < 0.2:
+    if choices.random() < 0.25:
         payload = a_tracer(choices)
     if protocol == 6:
         flags = choices.choice([0x02, 0x10, 0x18, 0x12, 0x11, 0x04, 0xC2, 0])
@@ -100,7 +101,7 @@ def transport(choices: random.Random, protocol: int, client: str, target: Target
         return struct.pack("!HHIIBBHHH", sport, target.port, 1, 2, offset << 4, flags, 1024, 0, 0) + payload
     if protocol == 17:
         if target.port == 443 and choices.random() < 0.8:
-            payload = a_quic_packet(choices)
+            payload = a_quic_packet(choices, target)
         length = choices.choice([8 + len(payload)] * 12 + [7, 8, 9 + len(payload)])
         return struct.pack("!HHHH", sport, target.port, length, 0) + payload
     if protocol in (1, 58) and choices.random() < 0.8:
@@ -108,9 +109,9 @@ def transport(choices: random.Random, protocol: int, client: str, target: Target
     return choices.randbytes(choices.choice([0, 4, 8, 30])) + payload
 
 
-def a_quic_packet(choices: random.Random) -> bytes:
+def a_quic_packet(choices: random.Random, target: Target) -> bytes:
     """Returns what looks like QUIC, most of it with a connection ID that names an endpoint, perhaps cut short."""
-    size = choices.choice([2, 15])
+    size = choices.choice([2] * 3 + [15] if "." in target.address else [15] * 3 + [2])
     named = pack_address(choices.choice([*NAMES, *MIXED, "10.9.9.9"]))[-size:]
     cid = bytes([choices.choice([0, 3, 3, 7]) << 5 | choices.randrange(32)]) + named + choices.randbytes(4)
     if choices.random() < 0.5:
@@ -297,8 +298,10 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     own, rates = choices.choice([OWN, OWN, OWN[:1]]), choices.choice([0.0, 1.0, 1000.0])
     options = {"fragment_limits": limits, "icmp_errors_per_s": rates, "name": "m1"}
     options["trace_reports_per_s"] = choices.choice([0.5, 1000.0, 1000.0])
-    reference = Forwarder(own, ConnectionTable(capacity, IDLE_S), vips, **options)
-    fast = FastForwarder(own, capacity, IDLE_S, vips, **options)
+    keys, most = choices.randbytes(KEY_BYTES), choices.choice([None, 1, 3, 5])
+    key = int.from_bytes(keys[8 * SOURCES_KEY :], sys.byteorder)
+    reference = Forwarder(own, ConnectionTable(capacity, IDLE_S, most, key), vips, **options)
+    fast = FastForwarder(own, capacity, IDLE_S, vips, most, keys, **options)
     reference.mtu_bytes = fast.mtu_bytes = choices.choice([1500, 1480, 1300, 576, 65535])
     for number, frame in enumerate(islice(traffic(choices), frames)):
         if choices.random() < 0.01:
@@ -322,6 +325,8 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     fates[Reason.FRAGMENT_EXPIRED] = expired[0]
     overflows = reference.connections.overflows, fast.connections.overflows
     assert overflows[0] == overflows[1], f"seed {seed}: overflows {overflows}"
+    fates["over its source's share"] = reference.connections.over_share
+    assert reference.connections.over_share == fast.connections.over_share, f"seed {seed}: what is over the share"
     return fates
 
 

@@ -135,6 +135,24 @@ BAD = [
     ({"forwarder.table_size": 10**30}, "forwarder.table_size", 10**30, "a prime from 2 to"),
     ({"forwarder.connection_table.capacity": 0}, "forwarder.connection_table.capacity", 0, "whole number from 1"),
     ({"forwarder.connection_table.enabled": "on"}, "forwarder.connection_table.enabled", "on", "true or false"),
+    (
+        {"forwarder.connection_table.max_share_per_source": 0},
+        "forwarder.connection_table.max_share_per_source",
+        0,
+        "a number above 0, at most 1",
+    ),
+    (
+        {"forwarder.connection_table.max_share_per_source": 1.5},
+        "forwarder.connection_table.max_share_per_source",
+        1.5,
+        "a number above 0, at most 1",
+    ),
+    (
+        {"forwarder.connection_table.max_share_per_source": "50%"},
+        "forwarder.connection_table.max_share_per_source",
+        "50%",
+        "a number above 0, at most 1",
+    ),
     ({"forwarder.connection_table.idle_timeout_s": 0}, "forwarder.connection_table.idle_timeout_s", 0, "above 0"),
     ({"forwarder.fragments": {"packets": 0}}, "forwarder.fragments.packets", 0, "whose fragments are followed"),
     (
@@ -521,7 +539,13 @@ def test_fills_in_defaults():
         "engine": "auto",
         "table_size": 65537,
         "hash": "maglev",
-        "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0, "huge_pages": False},
+        "connection_table": {
+            "enabled": True,
+            "capacity": 1 << 20,
+            "idle_timeout_s": 60.0,
+            "max_share_per_source": 0.5,
+            "huge_pages": False,
+        },
         "threads": 1,
         "busy_poll": False,
         "fragments": {

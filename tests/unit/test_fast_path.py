@@ -37,6 +37,7 @@ EVERY_FATE = {str(reason) for reason in Reason if reason not in NEVER_DECIDED | 
     "too_big, answered",
     "hello, answered",
     "named by its connection ID",
+    "over its source's share",
     "traced, and forwarded",
     "traced, and redirected",
     "traced, and dropped",
