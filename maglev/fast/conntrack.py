@@ -14,6 +14,8 @@ packet ever waits for a sweep of the whole table. With C living at most, 2 C slo
 a round takes R = (2 C + T) / 8 records if T entries stand there when it begins; when it ends, only those are left
 that lived at its beginning or came since, so T <= C + R, which is at most 1.43 C, and R 0.43 C: there is always room.
 
+Where a source has a share of the table, `sources` count its entries in the same way (`fast.shares`).
+
 The hash is NH (Black et al., "UMAC: Fast and Secure Message Authentication", 1999) with keys that an engine draws at
 random: whoever does not know them cannot send flows that collide, which would make every probe long.
 """
