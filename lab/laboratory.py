@@ -34,6 +34,7 @@ from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
+from .ways import Record
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -53,7 +54,8 @@ class Lab(NodeFaults):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
+    it is served. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Lab(NodeFaults):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        configure: Callable[[dict[str, Any]], None] = lambda document: None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -69,6 +72,7 @@ class Lab(NodeFaults):
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        configure(self.document)
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
@@ -225,6 +229,10 @@ class Lab(NodeFaults):
         """Returns what can be seen of the lab now."""
         maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
         return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
+
+    def ways(self) -> Record:
+        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
+        return Record(self._of_role("router"))
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
