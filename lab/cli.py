@@ -124,6 +124,53 @@ def up(
         _say("taking it away")
 
 
+@app.command(short_help="Run a script: do something to a lab, and judge what came of it.")
+def run(
+    script: Annotated[str | None, typer.Argument(help="A scenario's name, or a Python file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs, with the seeds that follow.")] = 1,
+    without: Annotated[list[str] | None, typer.Option(metavar="PROTECTION", help="What to do without.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The script's own.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run a script of `lab/scenarios/`, or your own; without a name, list those that are shipped.
+
+    With --without, it runs without a protection, and should fail: each scenario says what saves it.
+    """
+    from . import script as scripts
+
+    if script is None:
+        return _list_scenarios()
+    _check_writable(json_file)
+    loaded = scripts.load(script)
+    options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
+    outcomes = []
+    for number in range(seed, seed + runs):
+        _say(f"{loaded.name}, seed {number}: {loaded.summary}")
+        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
+        outcomes.append(scripts.carry_out(loaded, one, options))
+        _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
+    _write_json(json_file, [outcome.document() for outcome in outcomes])
+    raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _list_scenarios() -> None:
+    from . import script as scripts
+
+    table = Table("scenario", "what it is about", "what saves it (--without)", box=None)
+    for name in scripts.shipped():
+        loaded = scripts.load(name)
+        table.add_row(name, loaded.summary, loaded.protection)
+    console.print(table)
+
+
+def _assignments(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
 @app.command(short_help="Follow a packet through a lab that runs.")
 def trace(
     client: Annotated[str, typer.Argument(help="Who sends it, such as c1.")],
