@@ -102,6 +102,10 @@ class Config(ConfigObject):
         machines = sorted((m for m in self.maglevs if m.shard == shard), key=lambda m: pack_address(m.address))
         return tuple(Member(machine.address, 1.0, check) for machine in machines)
 
+    def peer_addresses(self, shard: str) -> frozenset[Address]:
+        """Returns all addresses of a shard's Maglevs: from any of them one may send packets on to another."""
+        return frozenset(address for m in self.maglevs if m.shard == shard for address in m.addresses)
+
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
         """Returns the VIPs of a shard, sorted by address, protocol and port."""
         mine = (vip for vip in self.vips if vip.shard == shard)
