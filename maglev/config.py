@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maglev import document
+from maglev.config_fields import A_NAME, Name
 from maglev.config_objects import (
-    A_NAME,
     Config,
     ConnectionTable,
     Endpoint,
@@ -25,7 +25,6 @@ from maglev.config_objects import (
     MaglevMachine,
     Member,
     Metrics,
-    Name,
     Pool,
     Vip,
 )
