@@ -47,6 +47,15 @@ class Hash(StrEnum):
     rendezvous = "rendezvous"
 
 
+class Format(StrEnum):
+    """Languages of drawings."""
+
+    text = "text"
+    svg = "svg"
+    mermaid = "mermaid"
+    dot = "dot"
+
+
 class Switch(StrEnum):
     """On or off."""
 
@@ -205,6 +214,32 @@ def _running(lab: str | None) -> Site:
     raise WrongUse(f"no lab {lab!r} is running; there are {there}" if lab else f"name a --lab; running are {there}")
 
 
+@app.command(short_help="Draw a topology.")
+def graph(
+    topology: Annotated[str, typer.Argument(help="Topology to draw.")] = "rack",
+    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs.")] = None,
+    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: as FILE ends, else text.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
+    all_nodes: Annotated[bool, typer.Option("--all", help="Draw every node, however many are wired alike.")] = False,
+) -> None:
+    """Draw a topology: `maglab graph rack --maglevs 4 -o rack.svg`. Needs no root."""
+    from . import graph as drawing
+    from .laboratory import load_topology
+    from .wiring import of_topo
+
+    given = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+    options = {name: number for name, number in given.items() if number is not None}
+    _check_writable(output, "--output")
+    wiring = of_topo(load_topology(topology, options))
+    drawn = drawing.draw(wiring, format or drawing.format_of(output), everyone=all_nodes)
+    if output is None:
+        typer.echo(drawn, nl=False)
+    else:
+        output.write_text(drawn, encoding="utf-8")
+
+
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
 def bench(
     what: Annotated[What, typer.Argument(help="What to measure.")] = What.forwarder,
@@ -273,9 +308,9 @@ def _in_url(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
-def _check_writable(path: Path | None) -> None:
+def _check_writable(path: Path | None, option: str = "--json") -> None:
     if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise WrongUse(f"--json {path}: cannot write there; name a file in a directory that exists")
+        raise WrongUse(f"{option} {path}: cannot write there; name a file in a directory that exists")
 
 
 def _write_json(path: Path | None, document: object) -> None:

@@ -274,9 +274,14 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def topology_names() -> list[str]:
+    """Returns the topologies that there are."""
+    return sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+
+
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
     """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
-    there = sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+    there = topology_names()
     if name not in there:
         raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
     make = importlib.import_module(f"topologies.{name}").topos[name]
