@@ -37,7 +37,7 @@ def test_a_script_is_known_by_its_file_and_the_first_line_of_its_docstring(scrip
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("x = 1", "has no function scenario"), ("def scenario(", "cannot be loaded"), ("import nothing_there", "nothing_there")],
+    [("x = 1", "has no function scenario"), ("def scenario(", "cannot be loaded"), ("import nix", "nix")],
 )  # fmt: skip
 def test_what_is_no_script_is_refused_in_a_sentence(tmp_path, text, says):
     path = tmp_path / "bad.py"
