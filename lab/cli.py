@@ -24,6 +24,7 @@ from maglev.flow import Address
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
+from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
 from .site import Site, sites
 
@@ -297,6 +298,9 @@ def clean(
         console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
     if not chosen and not running:
         console.print("nothing to clean")
+
+
+register_classroom(app)
 
 
 def _say(text: str) -> None:
