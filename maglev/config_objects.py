@@ -51,6 +51,7 @@ AN_ADDRESS = "an IP address, such as 192.0.2.1"
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28"
 A_SECOND_ADDRESS = "an IPv6 address, such as fd00:1:1::2, beside an IPv4 address in `address`"
 A_PROTOCOL = "tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255"
+SHARDS = "a list of the names of shards"
 PASSED_OVER_IN_V6 = (0, 43, 44, 51, 60)  # extension headers, AH among them (RFC 8200 §4): a packet is what follows them
 POSITIVE_S = "seconds, a number from 0.01 to 3600"
 STATUSES = "for http: a status from 100 to 599, a range such as 200-399, or a list of these"
@@ -301,7 +302,10 @@ class Pool(_Object):
 
 
 class Vip(_Object):
-    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2)."""
+    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2).
+
+    While it moves to another shard, both serve it: `maglev.moving` says in which order.
+    """
 
     name: Name = Field(description=A_NAME)
     address: Annotated[IPv4Address | IPv6Address, BeforeValidator(_vip_address)] = Field(description=A_VIP_ADDRESS)
@@ -319,6 +323,8 @@ class Vip(_Object):
         description="the share of a pool's endpoints that must be healthy for it to serve, above 0, at most 1",
     )
     shard: Name = Field(default="default", description=A_NAME)
+    also_announced_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
+    also_served_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
     affinity: Literal["connection", "client"] = Field(default="connection", description="connection or client")
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds, a number above 0, at most the connection table's idle_timeout_s"
@@ -387,6 +393,16 @@ class Vip(_Object):
     def pools(self) -> tuple[str, ...]:
         """The pool that serves the VIP, and those that do instead, in their order."""
         return (self.pool, *self.backup_pools)
+
+    @property
+    def announced_by(self) -> tuple[str, ...]:
+        """The shards whose Maglevs announce the VIP: its own, and others while it moves."""
+        return (self.shard, *self.also_announced_by)
+
+    @property
+    def served_by(self) -> tuple[str, ...]:
+        """The shards whose Maglevs forward its packets: those that announce it, and others that may still get some."""
+        return (*self.announced_by, *self.also_served_by)
 
     @property
     def backed_by(self) -> str:
@@ -528,9 +544,14 @@ class Config(_Object):
         machines = sorted((m for m in self.maglevs if m.shard == shard), key=lambda m: pack_address(m.address))
         return tuple(Member(machine.address, 1.0, check) for machine in machines)
 
+    def allies(self, shard: str) -> tuple[str, ...]:
+        """Returns the shards that serve a VIP together with one, itself first: usually that is alone."""
+        shared = (vip.served_by for vip in self.vips if shard in vip.served_by)
+        return tuple(dict.fromkeys((shard, *(other for shards in shared for other in shards))))
+
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
-        """Returns the VIPs of a shard, sorted by address, protocol and port."""
-        mine = (vip for vip in self.vips if vip.shard == shard)
+        """Returns the VIPs that a shard's Maglevs forward, sorted by address, protocol and port."""
+        mine = (vip for vip in self.vips if shard in vip.served_by)
         return tuple(
             sorted(
                 mine, key=lambda vip: (pack_address(vip.address), vip.network.prefixlen, vip.protocol_number, vip.port)

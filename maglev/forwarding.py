@@ -190,8 +190,8 @@ class Forwarder:
         raise Discard(Reason.HELD if self.fragments.hold(key, packet, now) else Reason.FRAGMENT_TOO_EARLY)
 
     def _owner_of(self, packet: Packet) -> bytes | None:
-        cluster = self.vips.cluster
-        return cluster.owners.select(self._hash_flow(packets.three_tuple(packet))) if cluster else None
+        owners = self.vips.owners_at(packet.destination)
+        return owners.select(self._hash_flow(packets.three_tuple(packet))) if owners else None
 
     def _take_from_peer(self, outer: Packet, now: float) -> Decision:
         """Decides what another Maglev has sent: a fragment that it has sent on, or a hello."""
