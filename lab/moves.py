@@ -87,11 +87,9 @@ class Moves:
             return sum(row["packets"] for row in rows if row["vip"] in names)
 
         silence = Silence(packets(), time.monotonic())
-
-        def missing() -> str:
-            is_quiet = silence.lasts_s(packets(), time.monotonic()) >= DRAIN_QUIET_S
-            return (
-                "" if is_quiet else f"packets for {moved.shown} still come to {', '.join(node.name for node in nodes)}"
-            )
-
-        wait_until(missing, CONVERGE_TIMEOUT_S, what)
+        still = f"packets for {moved.shown} still come to {', '.join(node.name for node in nodes)}"
+        wait_until(
+            lambda: "" if silence.lasts_s(packets(), time.monotonic()) >= DRAIN_QUIET_S else still,
+            CONVERGE_TIMEOUT_S,
+            what,
+        )
