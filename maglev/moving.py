@@ -8,12 +8,13 @@ one before it, however they are mixed, and each of which must be in force everyw
     a                                            before
     a                           b                b's Maglevs check the endpoints, build the table, and announce nothing
     a       b                                    routers spread the VIP over both
+    b       a                                    its fragments are brought together at b's Maglevs, no longer at a's
     b                           a                a's withdraw; they forward what is still under way to them
     b                                            after
 
 All Maglevs build the same table from the same pool, so a flow that moves reaches the endpoint that it had, as in any
-change of ECMP. Fragments go to Maglevs of the VIP's `shard`, whoever receives them. Since routers know addresses and
-not ports, all VIPs of an address move together.
+change of ECMP. Fragments go to Maglevs of the VIP's `shard`, whoever receives them; that changes in a step of its own,
+when no route does. Since routers know addresses and not ports, all VIPs of an address move together.
 
 Nothing is remembered but the configuration itself: a move that was interrupted goes on from where it stands, or back.
 Pure; what there is to wait for is said in words, and `Lab.move_vip` waits for it.
@@ -74,9 +75,13 @@ def _next(vip: Vip, to: str) -> tuple[str, str, _Place] | None:
         what = f"shard {to} announces {vip.shown} too"
         until = f"all routers spread {vip.shown} over the Maglevs of shard {to} as well"
         return what, until, _Place(shard, (*announcing, to), tuple(each for each in serving if each != to))
-    if (shard, announcing) != (to, ()):
-        what = f"{vip.shown} belongs to shard {to}, and {_listed(others)} withdraws it"
-        until = f"no router sends to {_listed(others)}, and no packet for {vip.shown} comes there any more"
+    if shard != to:
+        what = f"{vip.shown} belongs to shard {to}"
+        until = "all Maglevs have taken it up"
+        return what, until, _Place(to, (shard, *(each for each in announcing if each != to)), serving)
+    if announcing:
+        what = f"shard {' and '.join(announcing)} withdraws {vip.shown}"
+        until = f"no router sends it to {_listed(others)}, and no packet for it comes there any more"
         return what, until, _Place(to, (), others)
     if serving:
         return f"{_listed(others)} forgets {vip.shown}", "nothing: this is the last step", _Place(to, (), ())

@@ -105,6 +105,10 @@ class Cluster:
     elsewhere: Mapping[Prefix, Backends] = field(default_factory=dict)  # VIPs of other shards: their owners
     allies: Mapping[str, Backends] = field(default_factory=dict)  # other shards with a VIP in common: who lives there
 
+    def lives(self, maglev: bytes) -> bool:
+        """Says whether a Maglev (16 bytes) that may own fragments is alive."""
+        return maglev in self.owners.usable or any(maglev in ally.usable for ally in self.allies.values())
+
 
 @dataclass(frozen=True, slots=True)
 class VipMap:

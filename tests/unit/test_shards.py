@@ -160,6 +160,31 @@ def test_the_owner_takes_it_from_a_maglev_of_the_other_shard():
     assert stranger.reason is Reason.NOT_FROM_MAGLEV, "a shard with which no VIP is shared is a stranger"
 
 
+def redirected(subject, pieces, now=0.0):
+    return [decided(subject.decide(piece, now)) for piece in pieces]
+
+
+def test_fragments_under_way_stay_together_when_their_vip_changes_hands():
+    """The VIP becomes shard b's between the first fragment of a datagram and the others."""
+    subject = reference(a_map("a", **MOVING), own=["10.1.99.1"])
+    first, *others = fragments()
+    [before] = redirected(subject, [first])
+    subject.vips = a_map("a", shard="b", also_announced_by=["a"])
+    assert redirected(subject, others, 1.9) == [before] * len(others), "parts of a datagram should meet at one Maglev"
+    [after] = redirected(subject, [first], 2.0)
+    assert after in {f"to the Maglev {address}" for address in B}, "what comes later should go to the new owners"
+
+
+def test_fragments_of_an_owner_that_is_gone_go_to_another():
+    subject = reference(a_map("a", **MOVING), own=["10.1.99.1"])
+    first, *others = fragments()
+    [before] = redirected(subject, [first])
+    subject.vips = a_map("b", shard="b")
+    [after, *_] = redirected(subject, others)
+    assert before in {f"to the Maglev {address}" for address in A}
+    assert after in {f"to the Maglev {address}" for address in B}
+
+
 def test_a_vip_of_the_own_shard_keeps_its_owners_while_another_moves():
     built = a_map("b", **MOVING)
     assert {*built.owners_at(pack_address(VIP)).members} == {*map(pack_address, A)}
