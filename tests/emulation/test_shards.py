@@ -174,6 +174,7 @@ LINK_BIT_PER_S = 200_000  # what a Maglev takes in: a link that a flood can fill
 FLOOD_PPS = 6000  # of 47 bytes: over five times what the two Maglevs of a shard take
 RATE, ROUNDS = 200, 2
 MEDIAN_FACTOR, TAIL_FACTOR = 2.0, 4.0
+PAUSE_MS = 15.0  # of the machine itself; the queue of a flooded link takes over twice as long
 
 
 @pytest.fixture
@@ -239,10 +240,13 @@ def test_a_flood_on_one_shards_vip_leaves_the_others_latency_and_loss_unchanged(
     assert lost(flooded) == 0, f"a flood on shard a lost shard b {lost(flooded)} of {ROUNDS * WINDOW} datagrams"
     (median, tail), (median_flooded, tail_flooded) = milliseconds(quiet), milliseconds(flooded)
     assert median_flooded < MEDIAN_FACTOR * median, f"median {median} ms, under the flood {median_flooded} ms"
-    assert tail_flooded < TAIL_FACTOR * tail, f"99th percentile {tail} ms, under the flood {tail_flooded} ms"
+    assert tail_flooded < max(TAIL_FACTOR * tail, PAUSE_MS), (
+        f"99th percentile {tail} ms, under the flood {tail_flooded} ms"
+    )
 
     lab.move_vip("b-www", "a")
     quiet, flooded, _ = quiet_and_flooded(lab, 1)
     print(f"together: lost {lost(flooded)} of {WINDOW}; quiet {milliseconds(quiet)}, flooded {milliseconds(flooded)}")
     assert lost(quiet) == 0, "links as narrow as these should be enough without a flood"
+    assert milliseconds(flooded)[0] > 2 * PAUSE_MS, "in one shard the flood's queue should make others wait as well"
     assert lost(flooded) > 0.2 * WINDOW, f"in one shard the flood should hurt, but only {lost(flooded)} were lost"
