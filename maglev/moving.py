@@ -84,7 +84,11 @@ def _next(vip: Vip, to: str) -> tuple[str, str, _Place] | None:
         until = f"no router sends it to {_listed(others)}, and no packet for it comes there any more"
         return what, until, _Place(to, (), others)
     if serving:
-        return f"{_listed(others)} forgets {vip.shown}", "nothing: this is the last step", _Place(to, (), ())
+        return (
+            f"{_listed(others)} forgets {vip.shown}",
+            "all Maglevs have taken it up; this is the last step",
+            _Place(to, (), ()),
+        )
     return None
 
 

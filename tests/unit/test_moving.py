@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from maglev import config
+from maglev.__main__ import main
 from maglev.config_diff import diff, in_words
 from maglev.errors import MaglevError
 from maglev.moving import next_step
@@ -126,3 +127,19 @@ def test_what_there_is_not_is_refused(vip, to, said):
     with pytest.raises(MaglevError) as refusal:
         next_step(site(), read(site()), vip, to)
     assert str(refusal.value) == said
+
+
+def test_the_command_prints_one_step_after_another(tmp_path, capsys):
+    file = tmp_path / "site.yaml"
+    file.write_text(json.dumps(site()))
+    for expected in way(site(), "b")[0][1:]:
+        assert main(["move-vip", "--config", str(file), "www", "b"]) == 0
+        said = capsys.readouterr()
+        assert "; before the next step wait until " in said.err
+        file.write_text(said.out)
+        assert config.load(file) == read(expected)
+    assert main(["move-vip", "--config", str(file), "www", "b"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "www is shard b's alone: nothing is left to do\n")
+    assert main(["move-vip", "--config", str(file), "www", "d"]) == 1
+    assert capsys.readouterr().err == "maglev: no Maglev serves a shard 'd'; there are a, b, c\n"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 import statistics
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import STDOUT
 
 import pytest
+from commands import read_until, started
 from wires import interface_to
 
 from lab import observe
@@ -112,6 +115,9 @@ def as_before(lab) -> Iterator[None]:
     assert lab.document == before
 
 
+# What moves a VIP, and what must not notice
+
+
 @contextlib.contextmanager
 def streams(lab) -> Iterator[list[Stream]]:
     """A steady flow of small datagrams, one of datagrams in three fragments each, and one over IPv6."""
@@ -124,10 +130,10 @@ def streams(lab) -> Iterator[list[Stream]]:
         yield [small, cut, six]
 
 
-def until_ended(thread, each):
-    """What became of all datagrams that were sent while a thread ran: none falls between two reports."""
+def until_done(work, each):
+    """What becomes of datagrams while something goes on; nearly all of them are reported."""
     seen = []
-    while thread.is_alive() or not seen:
+    while not work.done() or not seen:
         for stream in each:
             stream.say(WINDOW)
         seen += [stream.heard() for stream in each]
@@ -139,9 +145,10 @@ def test_a_vip_moves_between_shards_and_loses_neither_connections_nor_packets(la
     there_and_back = [("www", "b"), ("www6", "b"), ("www", "a"), ("www", "b")]
     with lab.connections(HELD) as conns, lab.connections(HELD, vip="echo6") as conns6, streams(lab) as each:
         conns.wait_settled(), conns6.wait_settled()
-        moving = threading.Thread(target=lambda: [lab.move_vip(*move) for move in there_and_back])
-        moving.start()
-        seen = until_ended(moving, each)
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(lambda: [lab.move_vip(*move) for move in there_and_back])
+            seen = until_done(moving, each)
+        assert [len(steps) for steps in moving.result()] == [5] * len(there_and_back)
         before = lab.snapshot().ecmp_packets()
         conns.wait_settled(), conns6.wait_settled()
         after = lab.snapshot().ecmp_packets()
@@ -250,3 +257,15 @@ def test_a_flood_on_one_shards_vip_leaves_the_others_latency_and_loss_unchanged(
     assert lost(quiet) == 0, "links as narrow as these should be enough without a flood"
     assert milliseconds(flooded)[0] > 2 * PAUSE_MS, "in one shard the flood's queue should make others wait as well"
     assert lost(flooded) > 0.2 * WINDOW, f"in one shard the flood should hurt, but only {lost(flooded)} were lost"
+
+
+def test_both_shards_run_under_plain_mininet():
+    """A VIP of each is asked for; the lab of the other tests runs beside it."""
+    topology = "sharded,maglevs=1,endpoints=1,clients=1"
+    with started(["mn", "--custom", "topologies/sharded.py", "--topo", topology], stderr=STDOUT) as console:
+        read_until(console, "Starting CLI")
+        retry = "--retry 40 --retry-delay 1 --retry-all-errors --connect-timeout 1"
+        asked = "".join(f"c1 curl -s {retry} http://{vip}/\n" for vip in (VIP_A, VIP_B))
+        answer, _ = console.communicate(f"{asked}exit\n", timeout=120)
+    assert console.returncode == 0, answer
+    assert re.findall(r"s\d answers", answer) == ["s1 answers", "s2 answers"], answer
