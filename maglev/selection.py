@@ -113,7 +113,7 @@ class MapBuilder:
             ally: self._backends(PEERS.format(ally), config, list(filter(is_healthy, config.peers(ally))))
             for ally in allies
         }
-        known = frozenset(pack_address(machine.address) for machine in config.maglevs)
+        known = frozenset(map(pack_address, config.maglev_addresses))
         elsewhere = {prefix_of(vip.network): owners[vip.shard] for vip in config.vips_of(shard) if vip.shard != shard}
         return Cluster(owners.pop(shard), known, elsewhere, owners)
 

@@ -101,7 +101,7 @@ class Cluster:
     """
 
     owners: Backends  # those of the own shard that are alive
-    known: frozenset[bytes]  # all Maglevs of the configuration, 16 bytes each: whose redirected packets are taken
+    known: frozenset[bytes]  # all addresses of all Maglevs, of both families: whose redirected packets are taken
     elsewhere: Mapping[Prefix, Backends] = field(default_factory=dict)  # VIPs of other shards: their owners
     allies: Mapping[str, Backends] = field(default_factory=dict)  # other shards with a VIP in common: who lives there
 
