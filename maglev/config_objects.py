@@ -17,7 +17,7 @@ from maglev.config_checks import HealthCheck
 from maglev.config_fields import A_NAME, AN_ADDRESS, IP, ConfigObject, Name, read_address
 from maglev.config_forwarder import ConnectionTable, ForwarderOptions, Fragments, Metrics
 from maglev.config_pools import Endpoint, Member, Pool, flattened
-from maglev.config_vips import Vip
+from maglev.config_vips import QuicCid, Vip
 from maglev.errors import MaglevError
 from maglev.flow import Address, pack_address
 
@@ -32,6 +32,7 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
 ]
 

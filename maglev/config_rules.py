@@ -14,7 +14,8 @@ from graphlib import CycleError, TopologicalSorter
 from maglev.config_fields import A_NAME, NAME_PATTERN
 from maglev.config_objects import ForwarderOptions, MaglevMachine, Pool, Vip
 from maglev.config_pools import reachable
-from maglev.flow import Address
+from maglev.flow import Address, pack_address
+from maglev.quic import server_id_of
 
 Finding = tuple[str, object, str]  # field, value, allowed
 SHARD_FIELDS = ("shard", "also_announced_by", "also_served_by")  # of a VIP
@@ -140,6 +141,27 @@ def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
             yield f"{path}.idle_timeout_s", vip.idle_timeout_s, allowed
 
 
+def server_ids_are_unique(draft: Draft) -> Iterator[Finding]:
+    """Behind a VIP that goes by QUIC's connection IDs, each endpoint is known by the end of its address."""
+    for path, vip in draft.vips.items():
+        if vip.quic_cid is None:
+            continue
+        size, first = vip.quic_cid.server_id_bytes, dict[bytes, Address]()
+        for address in _endpoints_behind(draft, vip):
+            other = first.setdefault(server_id_of(pack_address(address), size), address)
+            if other != address:
+                allowed = f"as many as it takes to tell endpoints apart: {other} and {address} end in the same {size}"
+                yield f"{path}.quic_cid.server_id_bytes", size, allowed
+                break
+
+
+def _endpoints_behind(draft: Draft, vip: Vip) -> list[Address]:
+    """Returns the addresses of all endpoints that may serve a VIP, in order."""
+    names = {name for pool in vip.pools for name in reachable(draft.pools, pool)} & draft.pools.keys()
+    found = {endpoint.address for name in names for endpoint in draft.pools[name].endpoints}
+    return sorted(found, key=pack_address)
+
+
 def endpoints_are_in_reach(draft: Draft) -> Iterator[Finding]:
     """A Maglev sends to endpoints from an address of their family; one that cannot would choose unlike its peers."""
     complained = set()
@@ -189,6 +211,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     vips_of_an_address_share_their_shards,
     addresses_belong_to_machines,
     idle_timeouts_fit_the_table,
+    server_ids_are_unique,
     endpoints_are_in_reach,
     vip_addresses_are_virtual,
 )

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from maglev.config_fields import A_NAME, ConfigObject, Name, read_address, read_interface
 from maglev.flow import PROTOCOL_NUMBERS, TCP, UDP
+from maglev.quic import LONGEST_SERVER_ID_BYTES, NOT_ROUTABLE
 
 WITH_PORTS = ("tcp", "udp", TCP, UDP)
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28"
@@ -34,6 +35,20 @@ def _protocol(value: object) -> object:
     if is_number or (isinstance(value, str) and value in PROTOCOL_NUMBERS):
         return value
     raise ValueError(A_PROTOCOL)
+
+
+class QuicCid(ConfigObject):
+    """How a VIP's endpoints say in QUIC connection IDs who they are: QUIC-LB without a key (`maglev.quic`)."""
+
+    config_id: Annotated[int, Field(strict=True, ge=0, lt=NOT_ROUTABLE)] = Field(
+        default=0,
+        description=f"the first three bits of such connection IDs, a whole number from 0 to {NOT_ROUTABLE - 1}",
+    )
+    server_id_bytes: Annotated[int, Field(strict=True, ge=1, le=LONGEST_SERVER_ID_BYTES)] = Field(
+        default=4,
+        description="how many bytes of an endpoint's address, the last ones, are its server ID: "
+        f"a whole number from 1 to {LONGEST_SERVER_ID_BYTES}",
+    )
 
 
 class Vip(ConfigObject):
@@ -66,6 +81,9 @@ class Vip(ConfigObject):
     )
     new_flows_per_s: Annotated[float, Field(strict=True, gt=0, le=1e9)] | None = Field(
         default=None, description="new flows a second that each Maglev takes, a number above 0, at most 1000000000"
+    )
+    quic_cid: QuicCid | None = Field(
+        default=None, description="how QUIC connection IDs name endpoints, such as {config_id: 0, server_id_bytes: 4}"
     )
 
     @model_validator(mode="before")
@@ -112,6 +130,14 @@ class Vip(ConfigObject):
         if port != 0 and protocol not in (None, *WITH_PORTS):
             raise ValueError(f"0, or no port at all: Maglev looks for ports in tcp and udp only, not in {protocol}")
         return port
+
+    @field_validator("quic_cid")
+    @classmethod
+    def _quic_suits_protocol(cls, cid: QuicCid | None, info: ValidationInfo) -> QuicCid | None:
+        protocol = info.data.get("protocol")
+        if cid is not None and protocol not in (None, "udp", UDP):
+            raise ValueError(f"none: QUIC comes over udp, not over {protocol}")
+        return cid
 
     @property
     def protocol_number(self) -> int:

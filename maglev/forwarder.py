@@ -30,7 +30,14 @@ from .engine.vip_path import VipPath
 from .engine.watch import FileWatch, fingerprint
 from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
-from .selection import MapBuilder, carried_over, connection_capacity, fragment_limits, serving_pool
+from .selection import (
+    MapBuilder,
+    carried_over,
+    connection_capacity,
+    fragment_limits,
+    most_per_source,
+    serving_pool,
+)
 from .vips import EMPTY, Backends
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
@@ -116,7 +123,7 @@ class ForwarderDaemon:
             Options(
                 interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
                 options.busy_poll, table.huge_pages, fragment_limits(self._config), options.icmp_errors_per_s,
-                self._name, options.trace_reports_per_s,
+                self._name, options.trace_reports_per_s, most_per_source(self._config),
             ),
         )  # fmt: skip
         for reason in engine.passed_over:
@@ -217,7 +224,8 @@ class ForwarderDaemon:
             pool_of=metrics.pool_names(config, shard),
             pools=metrics.count_pools(config, shard, self._vips.pools),
             tables=[
-                metrics.TableCounts(len(t), t.capacity, t.hits, t.misses, t.overflows, t.expired) for t in engine.tables
+                metrics.TableCounts(len(t), t.capacity, t.hits, t.misses, t.overflows, t.expired, t.over_share)
+                for t in engine.tables
             ],
             checks=self._prober.states(),
             batch_sizes=engine.batch_sizes,
@@ -410,6 +418,7 @@ def _occupancy(tables: Sequence[Table], now: float) -> dict[str, Any]:
         "entries": sum(map(len, tables)),
         "capacity": sum(table.capacity for table in tables),
         "overflows": sum(table.overflows for table in tables),
+        "over_share": sum(table.over_share for table in tables),
         "active": sum(active.values()),
         "active_by_endpoint": {str(unpack_address(backend)): flows for backend, flows in active.items()},
     }

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from . import fragments, icmp, packets, trace
 from .errors import NO_DROPS, Discard, Reason
-from .flow import GRE, TCP, Flow, by_family, is_v4, selection_hash
+from .flow import GRE, TCP, UDP, Flow, by_family, is_v4, selection_hash
 from .fragments import Choice, FragmentTable, Owners
 from .gre import LARGEST_PACKET_BYTES, Tunnel, from_peer
 from .limits import Budget, NewFlows
@@ -114,7 +114,8 @@ class Forwarder:
         flow_hash, continues = self._hash_flow(known_as), flow.protocol == TCP and not opens
         tracer = trace.read(packet)
         if tracer is None:
-            endpoint, traced = self.choose(known_as, selects, service, now, continues), None
+            named, traced = _named_by_cid(packet, service), None
+            endpoint = named or self.choose(known_as, selects, service, now, continues)
         elif endpoint := self._peek(known_as, selects, service, now):
             traced = Traced(tracer, flow, Chooser.CONNECTION_TABLE)
         else:
@@ -266,6 +267,18 @@ def _service_of(flow: Flow, ports: Ports) -> Service:
     if service is None:
         raise Discard(Reason.NO_VIP_PORT)
     return service
+
+
+def _named_by_cid(packet: Packet, service: Service) -> bytes | None:
+    """Returns the endpoint (16 bytes) that a packet's QUIC connection ID names, None if it names none that is usable.
+
+    The ID comes before the connection table: after a change of address the table knows nothing of the flow, or, where
+    another client has had these addresses and ports, something wrong. Nothing is recorded, since every packet says it
+    again, and whoever makes IDs up shall not fill the table with them.
+    """
+    if service.servers is None or packet.protocol != UDP:  # a ping may come to the service of a UDP port
+        return None
+    return service.servers.named_in(packets.datagram(packet))
 
 
 def _known_as(flow: Flow, opens: bool, service: Service) -> tuple[Flow, bool]:

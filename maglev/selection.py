@@ -13,6 +13,7 @@ from .config import Config, Member, Vip
 from .conntrack import ConnectionTable
 from .flow import pack_address
 from .fragments import Limits
+from .shares import most_entries
 from .vips import Backends, Cluster, VipMap, build_backends, build_map, prefix_of
 
 
@@ -20,6 +21,14 @@ def connection_capacity(config: Config) -> int:
     """Returns how many connections a configuration wants remembered: 0 if the table is switched off."""
     options = config.forwarder.connection_table
     return options.capacity if options.enabled else 0
+
+
+def most_per_source(config: Config) -> int | None:
+    """Returns how many connections of one source a configuration wants remembered, None for all that there is room for.
+
+    Each packet thread has a table of its own, of which this is a share.
+    """
+    return most_entries(connection_capacity(config), config.forwarder.connection_table.max_share_per_source)
 
 
 def fragment_limits(config: Config) -> Limits:
@@ -30,7 +39,8 @@ def fragment_limits(config: Config) -> Limits:
 
 def connection_table(config: Config) -> ConnectionTable:
     """Returns the connection table that a configuration asks for."""
-    return ConnectionTable(connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
+    idle_timeout_s = config.forwarder.connection_table.idle_timeout_s
+    return ConnectionTable(connection_capacity(config), idle_timeout_s, most_per_source(config))
 
 
 def carried_over(served: VipMap, old: Config, new: Config, shard: str) -> frozenset[Member]:

@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from . import quic
 from .flow import ICMP, ICMPV6, Address, is_v4, pack_address
 
 TableBuilder = Callable[[Sequence[str], int, Sequence[float]], npt.NDArray[np.int32]]
@@ -31,6 +32,15 @@ class PoolMember(Protocol):
     def address(self) -> Address: ...
     @property
     def weight(self) -> float: ...
+
+
+class CidScheme(Protocol):
+    """How connection IDs name endpoints; `config.QuicCid` says it."""
+
+    @property
+    def config_id(self) -> int: ...
+    @property
+    def server_id_bytes(self) -> int: ...
 
 
 class ServedVip(Protocol):
@@ -52,6 +62,8 @@ class ServedVip(Protocol):
     def idle_timeout_s(self) -> float | None: ...
     @property
     def new_flows_per_s(self) -> float | None: ...
+    @property
+    def quic_cid(self) -> CidScheme | None: ...
 
 
 ADDRESS_BITS = 128
@@ -88,6 +100,7 @@ class Service:
     by_client: bool = False  # whether all connections of a client go to one backend
     idle_timeout_s: float | None = None  # None: that of the connection table
     new_flows_per_s: float | None = None  # None: as many as come
+    servers: quic.Servers | None = None  # whom QUIC's connection IDs name; None: packets go by their flow
 
 
 Ports = Mapping[tuple[int, int], Service]  # (protocol, port); port 0: any, or a protocol without ports
@@ -180,10 +193,19 @@ def build_map(
     protocol and port, unless there is a VIP for ICMP itself.
     """
     built = cache(backends_of)
+
+    @cache
+    def servers(backed_by: str, scheme: quic.Scheme) -> quic.Servers:
+        return quic.servers(scheme, built(backed_by).usable)
+
     services: dict[Prefix, dict[tuple[int, int], Service]] = {}
     for vip in sorted(vips, key=lambda vip: (vip.protocol_number, vip.port)):
         by_client = vip.affinity == "client"
-        service = Service(vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s)
+        cid = vip.quic_cid
+        named = None if cid is None else servers(vip.backed_by, quic.Scheme(cid.config_id, cid.server_id_bytes))
+        service = Service(
+            vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s, named
+        )  # fmt: skip
         prefix = prefix_of(vip.network)
         ports = services.setdefault(prefix, {(ICMP if is_v4(prefix.address) else ICMPV6, 0): service})
         ports[vip.protocol_number, vip.port] = service
