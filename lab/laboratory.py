@@ -25,7 +25,7 @@ import maglev.config
 from maglev.errors import ConfigError
 
 from . import convergence, observe, timeline
-from .connections import DEFAULT_INTERVAL_S, Connections
+from .connections import DEFAULT_INTERVAL_S, Connection, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
@@ -221,10 +221,28 @@ class Lab(NodeFaults):
 
     # Observation
 
-    def snapshot(self) -> Snapshot:
-        """Returns what can be seen of the lab now."""
-        maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
-        return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
+    def snapshot(self, tables: bool = False) -> Snapshot:
+        """Returns what can be seen of the lab now; with `tables`, whole lookup tables too."""
+        hosts = self.net.hosts
+        return Snapshot(
+            {node.name: observe.maglev_view(node.control, True, tables) for node in self._of_role("maglev")},
+            {node.name: observe.router_view(node) for node in self._of_role("router")},
+            observe.node_usage(hosts),
+            tuple(self._all_connections()),
+            {
+                address: node.name
+                for node in hosts
+                for end in node.intfList()
+                for address in node.addresses_of(end).values()
+            },
+            self.timeline.now_s,
+        )
+
+    def _all_connections(self) -> Iterator[Connection]:
+        """Yields every connection that was opened; not those of a client whose traffic process was ended meanwhile."""
+        for held in tuple(self._connections):
+            with contextlib.suppress(LabError, OSError, ValueError):
+                yield from held.all()
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
