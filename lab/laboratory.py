@@ -24,12 +24,13 @@ from mininet.topo import Topo
 import maglev.config
 from maglev.errors import ConfigError
 
-from . import convergence, observe, timeline
+from . import convergence, observe, particulars, timeline, usage
 from .connections import DEFAULT_INTERVAL_S, Connection, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
 from .observe import Snapshot
+from .sampler import LONGEST_S, SHORTEST_S, Recording
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
@@ -78,6 +79,9 @@ class Lab(NodeFaults):
         self._drained: set[str] = set()
         self._changed_at = time.monotonic()
         self.timeline = Timeline()
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._meter = usage.Meter()
+        self._recordings: list[Recording] = []
         self.start_s = 0.0
 
     @staticmethod
@@ -110,6 +114,13 @@ class Lab(NodeFaults):
             self.stop()
             raise
         self.start_s = time.monotonic() - started
+        self.timeline.about(
+            lab=self._asked_for,
+            wiring=particulars.wiring(self.net.hosts),
+            versions=particulars.versions(),
+            machine=particulars.machine(),
+            start_s=round(self.start_s, 3),
+        )
         return self
 
     def stop(self) -> None:
@@ -118,6 +129,9 @@ class Lab(NodeFaults):
             self._take_away()
 
     def _take_away(self) -> None:
+        for recording in self._recordings:
+            recording.stop()
+        self._recordings.clear()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -227,7 +241,7 @@ class Lab(NodeFaults):
         return Snapshot(
             {node.name: observe.maglev_view(node.control, True, tables) for node in self._of_role("maglev")},
             {node.name: observe.router_view(node) for node in self._of_role("router")},
-            observe.node_usage(hosts),
+            self._meter.read(usage.processes({node.name: node.pid for node in hosts})),
             tuple(self._all_connections()),
             {
                 address: node.name
@@ -237,6 +251,16 @@ class Lab(NodeFaults):
             },
             self.timeline.now_s,
         )
+
+    def recording(self, interval_s: float = 1.0, file: Path | None = None) -> Recording:
+        """Samples the lab into its timeline from now on, until the context ends; `file` then gets a copy of it."""
+        if not SHORTEST_S <= interval_s <= LONGEST_S:
+            raise WrongUse(f"interval_s={interval_s!r} is not allowed; allowed: {SHORTEST_S} to {LONGEST_S:g} seconds")
+        if file is not None and not os.access(file.parent, os.W_OK):
+            raise WrongUse(f"cannot write {file}: name a file in a directory that exists")
+        recording = Recording(self.snapshot, self.timeline, interval_s, file)
+        self._recordings.append(recording)
+        return recording
 
     def _all_connections(self) -> Iterator[Connection]:
         """Yields every connection that was opened; not those of a client whose traffic process was ended meanwhile."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from maglev.engine.control import Client, ControlError
 
-from . import netlink, usage
+from . import netlink
 from .errors import LabError
 from .nodes import COUNTERS, Router, session_name
 from .usage import Usage
@@ -131,11 +131,6 @@ def _named(counted: Mapping[str, int], prefix: str) -> dict[str, int]:
 def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
     """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
     return netlink.bird_routes(router.pid)
-
-
-def node_usage(nodes: Iterable[Any]) -> dict[str, Usage]:
-    """Returns what each node's processes use."""
-    return usage.of_nodes({node.name: node.pid for node in nodes})
 
 
 def bird_answer(control: Path, command: str) -> str:

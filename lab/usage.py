@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ class Usage:
     """What the processes of one node use."""
 
     processes: int = 0
-    cpu_s: float = 0.0  # processor time, user and system, of the processes that live now
+    cpu_s: float = 0.0  # processor time, user and system, so far
     memory_bytes: int = 0  # resident; pages that processes share, such as a nursery's forks, count for each
 
 
@@ -35,19 +36,8 @@ class Process:
     memory_bytes: int
 
 
-def of_nodes(shells: Mapping[str, int]) -> dict[str, Usage]:
-    """Returns what each node uses, by name; `shells` has a process of each node."""
-    return {name: total(each) for name, each in processes(shells).items()}
-
-
-def total(processes: list[Process]) -> Usage:
-    """Returns what processes use together."""
-    ticks, memory = sum(p.cpu_ticks for p in processes), sum(p.memory_bytes for p in processes)
-    return Usage(len(processes), ticks / TICKS_PER_S, memory)
-
-
 def processes(shells: Mapping[str, int]) -> dict[str, list[Process]]:
-    """Returns the processes of each node."""
+    """Returns the processes of each node, by its name; `shells` has one process of each."""
     found: dict[str, list[Process]] = {name: [] for name in shells}
     nodes = {namespace: name for name, pid in shells.items() if (namespace := _namespace(str(pid)))}
     for pid in _everybody():
@@ -78,22 +68,30 @@ def _namespace(pid: str) -> int:
 
 @dataclass
 class Meter:
-    """Adds up the processor time of nodes over the lives of all their processes: who dies takes nothing away."""
+    """Adds up the processor time of nodes over the lives of all their processes: who dies takes nothing away.
+
+    But for what it used after the last reading before its death.
+    """
 
     _seen: dict[tuple[int, int], int] = field(default_factory=dict)  # (pid, start): ticks
     _cpu_ticks: dict[str, int] = field(default_factory=dict)
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, found: Mapping[str, list[Process]]) -> dict[str, Usage]:
-        """Returns what each node uses, with the processor time that it has used since the first reading."""
-        began, seen = bool(self._seen), {}
+        """Returns what each node uses, with all the processor time that was ever used there."""
+        with self._reading:
+            self._add_up(found)
+        return {
+            name: Usage(len(each), self._cpu_ticks.get(name, 0) / TICKS_PER_S, sum(p.memory_bytes for p in each))
+            for name, each in found.items()
+        }
+
+    def _add_up(self, found: Mapping[str, list[Process]]) -> None:
+        seen: dict[tuple[int, int], int] = {}
         for name, processes in found.items():
             for process in processes:
                 key = (process.pid, process.start_ticks)
                 seen[key] = process.cpu_ticks
-                before = self._seen.get(key, 0 if began else process.cpu_ticks)
-                self._cpu_ticks[name] = self._cpu_ticks.get(name, 0) + process.cpu_ticks - before
+                fresh = process.cpu_ticks - self._seen.get(key, 0)
+                self._cpu_ticks[name] = self._cpu_ticks.get(name, 0) + fresh
         self._seen = seen
-        return {
-            name: Usage(len(each), self._cpu_ticks.get(name, 0) / TICKS_PER_S, total(each).memory_bytes)
-            for name, each in found.items()
-        }

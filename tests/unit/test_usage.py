@@ -35,6 +35,6 @@ def test_a_meter_counts_the_time_of_those_who_died() -> None:
     meter.read({"m1": [Process(1, 10, 500, 0), Process(2, 20, 100, 0)], "m2": []})
     meter.read({"m1": [Process(1, 10, 600, 0), Process(2, 20, 150, 0)], "m2": []})
     after = meter.read({"m1": [Process(2, 99, 30, 7)], "m2": [Process(3, 5, 4, 0)]})  # 2 is another one by now
-    assert after["m1"].cpu_s * TICKS_PER_S == pytest.approx(100 + 50 + 30)
+    assert after["m1"].cpu_s * TICKS_PER_S == pytest.approx(600 + 150 + 30)
     assert after["m2"].cpu_s * TICKS_PER_S == pytest.approx(4)
     assert (after["m1"].processes, after["m1"].memory_bytes) == (1, 7)
