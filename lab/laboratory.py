@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,8 @@ from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
+from .ways import Record
+from .wiring import of_topo
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -54,7 +57,8 @@ class Lab(NodeFaults):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
+    it is served. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Lab(NodeFaults):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        configure: Callable[[dict[str, Any]], None] = lambda document: None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -70,6 +75,7 @@ class Lab(NodeFaults):
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        configure(self.document)
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
@@ -116,7 +122,7 @@ class Lab(NodeFaults):
         self.start_s = time.monotonic() - started
         self.timeline.about(
             lab=self._asked_for,
-            wiring=particulars.wiring(self.net.hosts),
+            wiring=asdict(of_topo(self._topo)),
             versions=particulars.versions(),
             machine=particulars.machine(),
             start_s=round(self.start_s, 3),
@@ -268,6 +274,10 @@ class Lab(NodeFaults):
             with contextlib.suppress(LabError, OSError, ValueError):
                 yield from held.all()
 
+    def ways(self) -> Record:
+        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
+        return Record(self._of_role("router"))
+
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
@@ -308,9 +318,14 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def topology_names() -> list[str]:
+    """Returns the topologies that there are."""
+    return sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+
+
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
     """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
-    there = sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+    there = topology_names()
     if name not in there:
         raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
     make = importlib.import_module(f"topologies.{name}").topos[name]

@@ -22,7 +22,7 @@ NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26  # linux/rtnetlink.h
 RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA = 1, 5, 9, 18
 RTM_F_CLONED = 0x200  # a cached way, no route
-RTPROT_BIRD = 12
+RTPROT_BIRD, RT_TABLE_MAIN = 12, 254
 RTNH_UNUSABLE = 1 | 16  # dead, link down
 NFT_GET_OBJECT, NFT_NEW_OBJECT = 10 << 8 | 19, 10 << 8 | 18  # linux/netfilter/nf_tables.h, after the subsystem's number
 NFTA_OBJ_TABLE, NFTA_OBJ_NAME, NFTA_OBJ_TYPE, NFTA_OBJ_DATA = 1, 2, 3, 4
@@ -59,7 +59,7 @@ def _enter(namespace: int) -> None:
 
 
 def bird_routes(pid: int) -> Routes:
-    """Returns what BIRD has put into a node's forwarding tables, both families; OSError if the kernel does not answer.
+    """Returns what BIRD has put into a node's main table, both families; OSError if the kernel does not answer.
 
     A host route is named by its address, any other by its prefix.
     """
@@ -112,9 +112,9 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def route(body: bytes) -> tuple[str, tuple[str, ...]] | None:
-    """Returns destination and usable next hops from an RTM_NEWROUTE's body; None for what BIRD has not made."""
-    family, bits, _, _, _, protocol, _, _, flags = ROUTE.unpack_from(body)
-    if protocol != RTPROT_BIRD or flags & RTM_F_CLONED:
+    """Returns destination and usable next hops from an RTM_NEWROUTE's body; None for what BIRD has not put there."""
+    family, bits, _, _, table, protocol, _, _, flags = ROUTE.unpack_from(body)
+    if protocol != RTPROT_BIRD or table != RT_TABLE_MAIN or flags & RTM_F_CLONED:
         return None
     own = dict(_attributes(body[ROUTE.size :]))
     address = socket.inet_ntop(family, own.get(RTA_DST, bytes(4 if family == socket.AF_INET else 16)))

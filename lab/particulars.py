@@ -6,11 +6,9 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from .nodes import ROOT
 
@@ -31,24 +29,12 @@ def versions() -> dict[str, str]:
     return found | {"bird": (bird.stdout + bird.stderr).strip().rpartition(" ")[2]}
 
 
-@cache
 def machine() -> str:
     """Returns what the lab runs on, in a few words."""
+    return f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}"
+
+
+def processor() -> str:
+    """Returns what the machine's processor calls itself."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    return f"{model}, {os.cpu_count()} cores, Linux {platform.release()}"
-
-
-def wiring(nodes: Iterable[Any]) -> dict[str, Any]:
-    """Returns who there is, with role and addresses, and which two each link joins."""
-    everybody = list(nodes)
-    ends = {tuple(sorted((own.node.name, other.node.name))) for node in everybody for own, other in _links(node)}
-    return {
-        "nodes": {node.name: {"role": node.role, "addresses": list(node.addresses.values())} for node in everybody},
-        "links": sorted(map(list, ends)),
-    }
-
-
-def _links(node: Any) -> list[tuple[Any, Any]]:
-    links = [interface.link for interface in node.intfList() if interface.link]
-    return [(link.intf1, link.intf2) for link in links]
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
