@@ -268,6 +268,12 @@ class Lab(NodeFaults):
         self._recordings.append(recording)
         return recording
 
+    def report(self, path: Path) -> None:
+        """Writes a report of everything up to now, as its timeline tells it: HTML, or Markdown for a name in .md."""
+        from . import report
+
+        report.write(timeline.read(self.directory / timeline.FILE), path)
+
     def _all_connections(self) -> Iterator[Connection]:
         """Yields every connection that was opened; not those of a client whose traffic process was ended meanwhile."""
         for held in tuple(self._connections):
