@@ -123,6 +123,7 @@ class Lab(NodeFaults):
         self.timeline.about(
             lab=self._asked_for,
             wiring=asdict(of_topo(self._topo)),
+            command=particulars.command(),
             versions=particulars.versions(),
             machine=particulars.machine(),
             start_s=round(self.start_s, 3),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +29,11 @@ def versions() -> dict[str, str]:
             continue
     bird = subprocess.run(["bird", "--version"], capture_output=True, text=True, check=False)
     return found | {"bird": (bird.stdout + bird.stderr).strip().rpartition(" ")[2]}
+
+
+def command() -> str:
+    """Returns how this process was started."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def machine() -> str:

@@ -23,11 +23,19 @@ from ..bench.chart import BAR_INCHES, WIDTH_INCHES
 from ..timeline import Record
 from .series import Line, Share, Span, few, rates, readings, spans
 
-COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#E69F00", "#CC79A7")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#000000",
+    "#009E73",
+    "#595959",
+    "#CC79A7",
+)  # all at 3:1 or more on white (WCAG 1.4.11)
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "x")
 FAULT, FAULT_EDGE = "0.88", "0.35"
 MOST_MARKERS = 12  # on a line
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind words that a line may cross
 FONTS = "system-ui, sans-serif"
 
 
@@ -110,7 +118,7 @@ def shares(parts: Sequence[Share], title: str, unit: str) -> str:
     names, values = [part.name for part in parts], [100 * part.share for part in parts]
     figure, axes = pyplot.subplots(figsize=(WIDTH_INCHES, 1.2 + BAR_INCHES * len(parts)), layout="constrained")
     bars = axes.barh(names, values, color="#56B4E9", edgecolor="black", hatch="//")
-    axes.bar_label(bars, labels=[f"{part.count:,.0f}  ({part.share:.1%})" for part in parts], padding=4)
+    axes.bar_label(bars, labels=[f"{part.count:,.0f}  ({part.share:.1%})" for part in parts], padding=4, bbox=PLATE)
     axes.axvline(100 / len(parts), color="black", linestyle="--", label=f"alike: {100 / len(parts):.1f} %")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * max([*values, 100 / len(parts)]))

@@ -90,8 +90,8 @@ def _rate(before: tuple[float, Mapping[str, float]], now: tuple[float, Mapping[s
 
 
 def readings(samples: Sequence[Sample], what: str, where: str = "") -> Line:
-    """Returns one measurement over time, nothing where it was not taken."""
-    values = tuple(sample.values.get(what, {}).get(where) for sample in samples)
+    """Returns one count over time: 0 where nothing was counted, None where nobody counted."""
+    values = tuple(sample.values[what].get(where, 0) if what in sample.values else None for sample in samples)
     return Line(where or what, tuple(sample.at_s for sample in samples), values)
 
 

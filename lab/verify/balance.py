@@ -77,7 +77,7 @@ def _verdict(claim: str, fits: Collection[Fit], lines: Collection[str], signific
         claim,
         together.tail >= significance,
         f"what chance does at least once in {1 / significance:,.0f} times",
-        f"as far off as chance is {_how_often(together.tail)} "
+        f"chance is as far off {_how_often(together.tail)} "
         f"(chi-square {together.statistic:.2f}, {together.degrees} degrees of freedom)",
         tuple(lines),
         look_at,

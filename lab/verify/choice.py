@@ -39,7 +39,7 @@ def maglevs_choose_alike(snapshot: Snapshot) -> Verdict:
         "all Maglevs choose alike",
         bool(digests) and not differing,
         "one lookup table a pool, the same on every Maglev that answers",
-        f"{len(differing)} of {len(digests)} pools have several, among {answering} Maglevs that answer",
+        f"{len(digests)} pools, {len(differing)} of them with several tables; {answering} Maglevs answer",
         (*shown(lines), *(line for pool in differing for line in _differences(snapshot, pool))),
         "which endpoints each Maglev finds healthy (GET /status, GET /health), and its configuration (GET /config)",
     )

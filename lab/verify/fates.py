@@ -54,7 +54,7 @@ def only_the_doomed_died(
     return Verdict(
         "only connections that had to die died",
         bool(judged) and not innocent and not immortal,
-        f"{extent} {had_to} of {len(judged)} connections break: those of {whose}"
+        f"{extent} {had_to} of {len(judged)} connections break, those of {whose}"
         if judged
         else "connections that lived before",
         f"{len(innocent)} broke that should have lived{_fates(innocent)}; {len(immortal)} lived that had to die",

@@ -97,6 +97,8 @@ def test_a_recording_tells_the_run_and_costs_little(lab, tmp_path):
         assert recording.share_of_core < 0.05, f"looking takes {recording.share_of_core:.1%} of a core"
         lab.timeline.judged(verify.connections_persist(conns.all()))
     lab.timeline.copy_to(file)
+    lab.report(tmp_path / "run.html")
+    assert "kill m1" in (tmp_path / "run.html").read_text()
     told = timeline.read(file)
     kinds = [(event.kind, event.what, event.where) for event in told.events][-2:]
     assert kinds == [("fault", "kill", "m1"), ("undone", "kill", "m1")]

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+pytest.importorskip("mininet.net", reason="the laboratory needs Debian's package mininet")
+
 from snapshots import connection, maglev, router, snapshot
 
 from lab import export, timeline

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+
+pytest.importorskip("mininet.net", reason="the laboratory needs Debian's package mininet")
+
 from snapshots import VIP, connection, maglev, router, snapshot
 
 from lab import verify
