@@ -24,6 +24,7 @@ from maglev.flow import Address
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
+from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
 from .site import Site, sites
 
@@ -343,6 +344,40 @@ def clean(
         console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
     if not chosen and not running:
         console.print("nothing to clean")
+
+
+@app.command(short_help="Simulate flows: clusters that no machine can emulate.")
+def simulate(
+    steps: Annotated[list[str] | None, typer.Argument(help='Changes, such as "add s4" "kill m1, kill s2".')] = None,
+    maglevs: Annotated[int, typer.Option(help="Number of Maglevs.")] = 3,
+    endpoints: Annotated[int, typer.Option(help="Number of endpoints.")] = 5,
+    flows: Annotated[int, typer.Option(help="Number of connections.")] = 100_000,
+    table_size: Annotated[int, typer.Option(help="Slots of a lookup table: a prime.")] = 65537,
+    hash: Annotated[Hash, typer.Option(help="How Maglevs hash flows to endpoints.")] = Hash.maglev,
+    capacity: Annotated[
+        int | None, typer.Option(help="Entries of a connection table; 0: none (default: as many as come).")
+    ] = None,
+    ecmp: Annotated[str, typer.Option(help="How routers spread flows: threshold or resilient.")] = "threshold",
+    without: Annotated[list[str] | None, typer.Option(help="A node that is away at the start, such as s4.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    churn: Annotated[int, typer.Option(min=0, max=100_000, help="Random changes, after those named.")] = 0,
+    sweep: Annotated[list[str] | None, typer.Option(metavar="NAME=A,B,…", help="Simulate once for each value.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes of a sweep.")] = None,
+    dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Sweep on a Dask cluster.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Simulate connections while Maglevs and endpoints come and go; each step's changes happen at once."""
+    from .simulate import command
+    from .simulation import Cluster
+
+    _check_writable(json_file)
+    absent = tuple(without or ())
+    base = Cluster(maglevs, endpoints, flows, table_size, hash.value, capacity, ecmp, absent, seed)
+    documents = command(base, steps or (), churn, sweep or (), jobs, dask, console.print)
+    _write_json(json_file, documents if sweep else documents[0])
+
+
+register_classroom(app)
 
 
 def _say(text: str) -> None:

@@ -24,6 +24,7 @@ from mininet.topo import Topo
 
 import maglev.config
 from maglev.errors import ConfigError
+from maglev.swap import VARIABLE as STUDENT
 
 from . import convergence, observe, particulars, timeline, usage
 from .connections import DEFAULT_INTERVAL_S, Connection, Connections
@@ -58,7 +59,8 @@ class Lab(NodeFaults):
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
-    it is served. `progress` is told, in a few words, what is being done.
+    it is served. `student` has files whose functions stand in the place of one of `maglev`'s modules,
+    named as the key, in all daemons of the lab. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Lab(NodeFaults):
         hash: str = "maglev",
         connection_table: bool = True,
         configure: Callable[[dict[str, Any]], None] = lambda document: None,
+        student: Mapping[str, Path] | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -75,6 +78,8 @@ class Lab(NodeFaults):
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        if student:
+            self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
         configure(self.document)
         self.config = self._validated(self.document)
         self._progress = progress
@@ -88,6 +93,7 @@ class Lab(NodeFaults):
         self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
         self._meter = usage.Meter()
         self._recordings: list[Recording] = []
+        self._student = dict(student or {})
         self.start_s = 0.0
 
     @staticmethod
@@ -108,6 +114,8 @@ class Lab(NodeFaults):
         started = time.monotonic()
         self._site = Site.create(self.topology)
         self.timeline.keep_in(self._site.directory / timeline.FILE)
+        if self._student:
+            self._site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
         nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
             write_config(self._site.directory / CONFIG, self.document)

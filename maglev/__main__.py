@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -25,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if "MAGLEV_STUDENT" in os.environ:
+            from .swap import swap_in_from_environment
+
+            swap_in_from_environment()
         return int(options.run(options) or 0)
     except MaglevError as error:
         print(f"maglev: {error}", file=sys.stderr)
