@@ -26,18 +26,16 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, observe, particulars, timeline, usage
-from .connections import DEFAULT_INTERVAL_S, Connection, Connections
+from . import convergence, particulars, timeline
+from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
-from .observe import Snapshot
-from .sampler import LONGEST_S, SHORTEST_S, Recording
+from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
-from .ways import Record
 from .wiring import of_topo
 
 
@@ -54,7 +52,7 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(NodeFaults):
+class Lab(NodeFaults, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
@@ -74,6 +72,7 @@ class Lab(NodeFaults):
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
@@ -91,8 +90,6 @@ class Lab(NodeFaults):
         self._changed_at = time.monotonic()
         self.timeline = Timeline()
         self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
-        self._meter = usage.Meter()
-        self._recordings: list[Recording] = []
         self._student = dict(student or {})
         self.start_s = 0.0
 
@@ -144,9 +141,7 @@ class Lab(NodeFaults):
             self._take_away()
 
     def _take_away(self) -> None:
-        for recording in self._recordings:
-            recording.stop()
-        self._recordings.clear()
+        self._end_recordings()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -248,50 +243,7 @@ class Lab(NodeFaults):
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 
-    # Observation
-
-    def snapshot(self, tables: bool = False) -> Snapshot:
-        """Returns what can be seen of the lab now; with `tables`, whole lookup tables too."""
-        hosts = self.net.hosts
-        return Snapshot(
-            {node.name: observe.maglev_view(node.control, True, tables) for node in self._of_role("maglev")},
-            {node.name: observe.router_view(node) for node in self._of_role("router")},
-            self._meter.read(usage.processes({node.name: node.pid for node in hosts})),
-            tuple(self._all_connections()),
-            {
-                address: node.name
-                for node in hosts
-                for end in node.intfList()
-                for address in node.addresses_of(end).values()
-            },
-            self.timeline.now_s,
-        )
-
-    def recording(self, interval_s: float = 1.0, file: Path | None = None) -> Recording:
-        """Samples the lab into its timeline from now on, until the context ends; `file` then gets a copy of it."""
-        if not SHORTEST_S <= interval_s <= LONGEST_S:
-            raise WrongUse(f"interval_s={interval_s!r} is not allowed; allowed: {SHORTEST_S} to {LONGEST_S:g} seconds")
-        if file is not None and not os.access(file.parent, os.W_OK):
-            raise WrongUse(f"cannot write {file}: name a file in a directory that exists")
-        recording = Recording(self.snapshot, self.timeline, interval_s, file)
-        self._recordings.append(recording)
-        return recording
-
-    def report(self, path: Path) -> None:
-        """Writes a report of everything up to now, as its timeline tells it: HTML, or Markdown for a name in .md."""
-        from . import report
-
-        report.write(timeline.read(self.directory / timeline.FILE), path)
-
-    def _all_connections(self) -> Iterator[Connection]:
-        """Yields every connection that was opened; not those of a client whose traffic process was ended meanwhile."""
-        for held in tuple(self._connections):
-            with contextlib.suppress(LabError, OSError, ValueError):
-                yield from held.all()
-
-    def ways(self) -> Record:
-        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
-        return Record(self._of_role("router"))
+    # Convergence
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
