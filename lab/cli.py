@@ -83,6 +83,9 @@ def demo(
         bool, typer.Option("--compare", help="Run it again with modulo hashing and no connection table, and show both.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print lines even on a terminal.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report: a page, or Markdown for a name in .md.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Hold hundreds of connections through a VIP, break things, and show that the connections persist."""
@@ -92,17 +95,18 @@ def demo(
     if maglevs < 2 or endpoints < 3:
         raise WrongUse("the demo kills Maglevs and endpoints: allowed are --maglevs 2 or more, --endpoints 3 or more")
     _check_writable(json_file)
+    _check_writable(report, "--report")
 
-    def one(hashing: str, table: bool) -> Result:
+    def one(hashing: str, table: bool, report: Path | None = None) -> Result:
         nodes = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
         title = f"{topology}: {hashing} hashing, connection table {dashboard.on_off(table)}"
         show = dashboard.LiveShow if console.is_terminal and not plain else dashboard.PlainShow
         with show(console, title) as shown:
-            result = run(Options(topology, connections, hashing, table, nodes), shown)
+            result = run(Options(topology, connections, hashing, table, nodes, report), shown)
         dashboard.print_result(console, result)
         return result
 
-    result = one(hash.value, connection_table is Switch.on)
+    result = one(hash.value, connection_table is Switch.on, report)
     document = result.document()
     if compare:
         console.print()
@@ -257,6 +261,48 @@ def bench(
     _check_writable(json_file)
     document = run_bench(what, Request(parse_engines(engines), seconds, runs, quick), console, chart)
     _write_json(json_file, document)
+
+
+Recorded = Annotated[Path, typer.Argument(metavar="TIMELINE", help="What a lab has recorded, such as run.jsonl.")]
+
+
+@app.command(short_help="Turn what a lab has recorded into a table.")
+def export(
+    timeline: Recorded,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write CSV; without any option it is printed.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write Parquet, if pyarrow is installed.")
+    ] = None,
+) -> None:
+    """Write every measurement and event of a run as a row: `maglab export run.jsonl --csv run.csv`. Needs no root."""
+    from . import export as exporting
+    from .timeline import read
+
+    _check_writable(csv, "--csv")
+    _check_writable(parquet, "--parquet")
+    record = read(timeline)
+    if parquet:
+        exporting.to_parquet(record, parquet)
+    if csv:
+        with open(csv, "w", encoding="utf-8", newline="") as file:
+            exporting.to_csv(record, file)
+    elif not parquet:
+        exporting.to_csv(record, sys.stdout)
+
+
+@app.command(short_help="Turn what a lab has recorded into a page.")
+def report(
+    timeline: Recorded,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="A page, or Markdown for a name that ends in .md.")],
+) -> None:
+    """Write a report of a run: `maglab report run.jsonl run.html`. Needs no root."""
+    from . import report as reporting
+    from .timeline import read
+
+    _check_writable(output, "FILE")
+    reporting.write(read(timeline), output)
 
 
 @app.command(short_help="Say what this machine has for a lab.")
