@@ -28,7 +28,7 @@ from mininet.node import Node
 from . import interfaces, namespace
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
-from .nursery import Daemon, Nursery
+from .nursery import SERVERS, Daemon, Nursery
 from .site import Process, Site
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -337,10 +337,14 @@ class ConfiguredNode(LabNode):
     def start_maglev(self, command: str, *options: str) -> None:
         """Starts a daemon of `python -m maglev` on this node, as a fork of the lab's nursery."""
         arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
-        log = self.directory / f"{command}.log"
-        daemon = nursery_of(self.site).start([command, *arguments], self._daemon_environment, self.pid, log)
-        self.site.enter(Process.of(daemon.pid, f"{self.name}: {command}"))
-        self.daemons[command] = daemon
+        self.start_fork(command, [command, *arguments])
+
+    def start_fork(self, name: str, arguments: Sequence[str]) -> None:
+        """Starts a daemon on this node as a fork of the lab's nursery; its output goes to NAME.log."""
+        log = self.directory / f"{name}.log"
+        daemon = nursery_of(self.site).start(arguments, self._daemon_environment, self.pid, log)
+        self.site.enter(Process.of(daemon.pid, f"{self.name}: {name}"))
+        self.daemons[name] = daemon
 
 
 class Maglev(ConfiguredNode):
@@ -358,6 +362,7 @@ class Maglev(ConfiguredNode):
             "exabgp_api_cli": "false",
             "exabgp_log_destination": "stderr",
             "exabgp_tcp_attempts": "0",
+            "exabgp_reactor_speed": "5",  # it looks about every 50 ms, not 10, when nothing comes: a lab has many of it
         }
         self.start("exabgp", [exabgp, "server", str(self.directory / "exabgp.conf")], **environment)
 
@@ -392,7 +397,7 @@ class Endpoint(ConfiguredNode):
 
     def start_daemons(self) -> None:
         self.start_maglev("endpoint")
-        self.start("servers", [project_python(), "-m", "lab.servers", "--name", self.name])
+        self.start_fork("servers", [SERVERS, "--name", self.name])
 
 
 def write_config(path: Path, document: Mapping[str, Any]) -> None:
