@@ -45,7 +45,6 @@ from lab.nodes import Client, Endpoint, Maglev, Router, Switch
 
 VIP, VIP_PREFIX = "192.0.2.1", "192.0.2.0/24"
 VIP6, VIP_PREFIX6 = "2001:db8::1", "2001:db8::/64"
-VIP_PREFIXES = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6}
 LIMIT = 250  # addresses: one /24 a link, numbered by its third byte
 CLIENTS, MAGLEVS, ENDPOINTS = 0, 1, 2  # the second byte of their addresses
 
@@ -53,16 +52,17 @@ CLIENTS, MAGLEVS, ENDPOINTS = 0, 1, 2  # the second byte of their addresses
 class Rack(Topo):  # type: ignore[misc]
     """N Maglevs and K endpoints behind one router, or behind several that share a switch."""
 
-    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1) -> None:
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250."""
+    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, **router: object) -> None:
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has routers' options."""
         numbers = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients, "routers": routers}
         for what, number in numbers.items():
             if not isinstance(number, int) or not 1 <= number <= LIMIT:
                 raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
         self.cluster = cluster(maglevs, endpoints)
         self._routers, self._clients = routers, clients
+        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **router}
         if routers == 1:
-            self.addHost("r1", cls=Router, **VIP_PREFIXES)
+            self.addHost("r1", cls=Router, **self._router_options)
         else:
             self._add_switch()
         for number in range(1, clients + 1):
@@ -90,7 +90,7 @@ class Rack(Topo):  # type: ignore[misc]
             name = f"r{number}"
             others = [client for client in range(1, self._clients + 1) if self._router_of(client) != number]
             routes = [*_on_link(ENDPOINTS, f"{name}-eth0"), *self._routes_to(others)]
-            self.addHost(name, cls=Router, routes=routes, **VIP_PREFIXES)
+            self.addHost(name, cls=Router, routes=routes, **self._router_options)
             self._link_to_switch(name, f"10.{MAGLEVS}.0.{number}/16", f"fd00:{MAGLEVS}::{number}/32")
 
     def _on_switch(self, name: str, cls: type, kind: int, number: int) -> None:
