@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     nursery = commands.add_parser("nursery", help="a process whose forks are daemons that start at once; run by a lab")
     nursery.add_argument("--socket", required=True, type=Path, metavar="PATH", help="where it takes orders")
+    nursery.add_argument("--also", action="append", default=[], metavar="MODULE", help="import it, too, for its main()")
     nursery.set_defaults(run=_nursery)
 
     replay = commands.add_parser("replay", help="what a forwarder would send out for the frames of a pcap file")
@@ -177,7 +178,7 @@ def _nameserver(options: argparse.Namespace) -> None:
 def _nursery(options: argparse.Namespace) -> None:
     from . import nursery
 
-    nursery.run(options.socket)
+    nursery.run(options.socket, options.also)
 
 
 def _replay(options: argparse.Namespace) -> None:
