@@ -24,7 +24,6 @@ from maglev.flow import Address
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
-from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
 from .site import Site, sites
 
@@ -206,7 +205,7 @@ def trace(
 
 def _running(lab: str | None) -> Site:
     """Returns the lab that runs; WrongUse if there is none, or several and none was named."""
-    running = {site.id: site for site in sites() if site.owner and site.owner.alive}
+    running = {site.id: site for site in sites() if site.is_owned or site.is_kept}
     if lab in running:
         return running[lab]
     if lab is None and len(running) == 1:
@@ -278,29 +277,55 @@ def doctor(json_file: JsonFile = None) -> None:
     raise typer.Exit(0 if fit else 3)
 
 
+@app.command(short_help="List the labs on this machine.")
+def ps(
+    lab: Annotated[str | None, typer.Argument(help="A lab's id: lists its processes, node by node.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """List the labs on this machine, running or left behind; with an ID, that lab's processes, node by node."""
+    from .inventory import print_labs, print_processes, standing
+
+    _check_writable(json_file)
+    if lab is not None:
+        one = standing(_left_or_running(lab))
+        print_processes(console, one)
+        _write_json(json_file, one.document())
+        return
+    labs = [standing(site) for site in sites()]
+    print_labs(console, labs)
+    _write_json(json_file, [each.document() for each in labs])
+
+
+def _left_or_running(lab: str) -> Site:
+    """Returns a lab by its id; WrongUse, naming those there are, if there is none."""
+    there = {site.id: site for site in sites()}
+    if lab not in there:
+        raise WrongUse(f"there is no lab {lab!r}; there are {', '.join(there) or 'none'}")
+    return there[lab]
+
+
 @app.command(short_help="Take away what killed labs left behind.")
 def clean(
     lab: Annotated[str | None, typer.Argument(help="A lab's id; without it, all labs whose owner has died.")] = None,
 ) -> None:
-    """Take away what labs left behind that were killed; with an ID, that lab, even if it runs."""
+    """Take away what labs left behind that were killed; with an ID, that lab, even if it runs or is kept."""
     if os.geteuid() != 0:
         raise CannotStart("only root may take a lab away: run it with sudo")
-    there = {site.id: site for site in sites()}
-    if lab is not None and lab not in there:
-        raise WrongUse(f"there is no lab {lab!r}; there are {', '.join(there) or 'none'}")
-    chosen = [there[lab]] if lab else [site for site in there.values() if not (site.owner and site.owner.alive)]
+    there = sites()
+    chosen = [_left_or_running(lab)] if lab else [site for site in there if not site.is_owned and not site.is_kept]
+    kept = [site.id for site in there if not lab and site.is_kept and not site.is_owned]
     for site in chosen:
         if lab and site.owner is not None:
             site.owner.kill()
         console.print(f"{site.id}: ended {site.clean()} processes", highlight=False)
-    running = [site.id for site in there.values() if site not in chosen]
+    gone = {site.id for site in chosen}
+    running = [site.id for site in there if site.id not in gone and site.is_owned]
     if running:
         console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
-    if not chosen and not running:
+    if kept:
+        console.print(f"left alone, kept: {', '.join(kept)}; maglab clean ID takes one away", highlight=False)
+    if not chosen and not running and not kept:
         console.print("nothing to clean")
-
-
-register_classroom(app)
 
 
 def _say(text: str) -> None:

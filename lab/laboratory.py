@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
 import os
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +22,7 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, observe, timeline
+from . import convergence, interrupts, observe, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
@@ -126,7 +123,7 @@ class Lab(NodeFaults):
 
     def stop(self) -> None:
         """Takes everything away that this lab made; Ctrl-C, or an impatient second one, does not stop that."""
-        with _undisturbed():
+        with interrupts.passed_over():
             self._take_away()
 
     def _take_away(self) -> None:
@@ -139,6 +136,15 @@ class Lab(NodeFaults):
         if self._site is not None:
             self._site.clean()
         self._net = self._site = None
+
+    def leave_running(self) -> str:
+        """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
+        site = self._running_site
+        for node in self.net.hosts:
+            node.outlive_owner()
+        site.keep()
+        self._net = self._site = None
+        return site.id
 
     def __enter__(self) -> Lab:
         return self.start()
@@ -266,20 +272,6 @@ def _check_namespaces() -> None:
         raise CannotStart(
             f"this machine does not let Mininet make namespaces: {tried.stderr.strip()}; see maglab doctor"
         )
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM meanwhile; in the main thread, which alone gets them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def topology_names() -> list[str]:
