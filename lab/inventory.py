@@ -8,13 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from .site import Process, Site
 
@@ -137,44 +134,3 @@ def _memory_bytes(pid: int) -> int:
                 if line.startswith(field):
                     return int(line.split()[1]) * 1024
     return 0
-
-
-def print_labs(console: Console, labs: Sequence[Standing]) -> None:
-    """Prints a line a lab, and how to take away those that nobody owns any more."""
-    if not labs:
-        console.print("no labs")
-        return
-    table = _bare_table("id", "topology", "state", "owner", "age", "processes", "memory", "CPU")
-    for each in labs:
-        owner = "" if each.owner is None else str(each.owner)
-        count, cores = str(len(each.processes)), f"{each.cpu_s / max(each.age_s, 1):.2f} cores"
-        table.add_row(each.id, each.topology, each.state, owner, _age(each.age_s), count, _mb(each), cores)
-    console.print(table)
-    for each in labs:
-        if each.state != "running":
-            said = f"{each.id} has no owner any more: maglab clean {each.id if each.state == 'kept' else ''}"
-            console.print(said.rstrip(), highlight=False, soft_wrap=True)
-
-
-def print_processes(console: Console, lab: Standing) -> None:
-    """Prints a line a process."""
-    table = _bare_table("node", "process", "what", "memory", "CPU")
-    for process in lab.processes:
-        table.add_row(process.node or "-", str(process.pid), process.what, _mb(process), f"{process.cpu_s:.2f} s")
-    console.print(table)
-
-
-def _bare_table(*headings: str) -> Table:
-    table = Table(box=None)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("age", "processes", "memory", "CPU") else "left")
-    return table
-
-
-def _mb(measured: Standing | Running) -> str:
-    return f"{measured.memory_bytes / 1e6:.0f} MB"
-
-
-def _age(seconds: float) -> str:
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,17 +23,18 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, interrupts, observe, timeline
+from . import convergence, interrupts, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
-from .observe import Snapshot
+from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
-from .ways import Record
+from .wiring import of_topo
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -48,7 +50,7 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(NodeFaults):
+class Lab(NodeFaults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
@@ -68,6 +70,7 @@ class Lab(NodeFaults):
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
@@ -84,6 +87,7 @@ class Lab(NodeFaults):
         self._drained: set[str] = set()
         self._changed_at = time.monotonic()
         self.timeline = Timeline()
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
         self._student = dict(student or {})
         self.start_s = 0.0
 
@@ -103,23 +107,38 @@ class Lab(NodeFaults):
         _check_namespaces()
         setLogLevel("error")
         started = time.monotonic()
-        self._site = Site.create(self.topology)
-        self.timeline.keep_in(self._site.directory / timeline.FILE)
-        if self._student:
-            self._site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
-        nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
-            write_config(self._site.directory / CONFIG, self.document)
-            self._progress("wiring nodes and starting daemons")
-            self._net = _Net(self._site, self._topo)
-            self._net.build()
-            self._progress("waiting for BGP and health checks")
-            self.wait_converged()
+            with interrupts.put_off():
+                self._site = Site.create(self.topology)
+            self._build(self._site)
+            self.start_s = time.monotonic() - started
+            self._tell_about_it()
         except BaseException:
             self.stop()
             raise
-        self.start_s = time.monotonic() - started
         return self
+
+    def _build(self, site: Site) -> None:
+        self.timeline.keep_in(site.directory / timeline.FILE)
+        if self._student:
+            site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
+        nursery_of(site)  # makes itself ready while nodes are wired
+        write_config(site.directory / CONFIG, self.document)
+        self._progress("wiring nodes and starting daemons")
+        self._net = _Net(site, self._topo)
+        self._net.build()
+        self._progress("waiting for BGP and health checks")
+        self.wait_converged()
+
+    def _tell_about_it(self) -> None:
+        self.timeline.about(
+            lab=self._asked_for,
+            wiring=asdict(of_topo(self._topo)),
+            command=particulars.command(),
+            versions=particulars.versions(),
+            machine=particulars.machine(),
+            start_s=round(self.start_s, 3),
+        )
 
     def stop(self) -> None:
         """Takes everything away that this lab made; Ctrl-C, or an impatient second one, does not stop that."""
@@ -127,6 +146,7 @@ class Lab(NodeFaults):
             self._take_away()
 
     def _take_away(self) -> None:
+        self._end_recordings()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -165,6 +185,11 @@ class Lab(NodeFaults):
     def directory(self) -> Path:
         """Returns where the nodes keep configurations, logs and control sockets."""
         return self._running_site.directory
+
+    @property
+    def site(self) -> Site:
+        """Returns where this lab keeps what is its own."""
+        return self._running_site
 
     @property
     def _running_site(self) -> Site:
@@ -237,28 +262,24 @@ class Lab(NodeFaults):
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 
-    # Observation
-
-    def snapshot(self) -> Snapshot:
-        """Returns what can be seen of the lab now."""
-        maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
-        return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
-
-    def ways(self) -> Record:
-        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
-        return Record(self._of_role("router"))
+    # Convergence
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
-        Converged means: every router's kernel spreads every VIP over exactly the Maglevs that serve, and all of these
-        are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
+        and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
         """
         wait_until(self._not_converged, timeout_s, "convergence")
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
+        vips = {
+            str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
+                machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
+            }
+            for vip in self.config.vips
+        }
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 

@@ -243,6 +243,7 @@ class Client(LabNode):
 
 
 NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
+COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class Router(LabNode):
@@ -323,14 +324,15 @@ template bgp maglev{version} {{
 """
 
     def _count_vip_packets(self) -> None:
-        """Counts, per Maglev, packets to VIPs that leave for it, and packets from VIPs: there must be none of these.
+        """Counts, per Maglev, packets to VIPs that leave for it, and how many of these begin a TCP flow.
 
-        But for those addressed to the Maglev itself: they answer its health checks through the data path.
+        And packets from VIPs: there must be none, but for those addressed to the Maglev itself: they answer its health
+        checks through the data path.
         """
         rules, counters = [], []
         for own, other in self.neighbours("maglev"):
             name = other.node.name
-            counters += [f"counter to_{name} {{}}", f"counter return_{name} {{}}"]
+            counters += [f"counter {what}_{name} {{}}" for what in ("to", "flows", "return")]
             link_address = other.params.get("link_address")  # tells Maglevs on a switch apart
             by = f"ether saddr {link_address} " if link_address else ""
             for version, address in self.addresses_of(other).items():
@@ -338,12 +340,13 @@ template bgp maglev{version} {{
                 to = f"rt {family} nexthop {address}" if link_address else f'oifname "{own}"'
                 rules += [
                     f"{to} {family} daddr {prefix} counter name to_{name}",
+                    f"{to} {family} daddr {prefix} tcp flags & (syn | ack) == syn counter name flows_{name}",
                     f"{to} {family} saddr {prefix} {family} daddr != {address} counter name return_{name}",
                     f'iifname "{own}" {by}{family} saddr {prefix} counter name return_{name}',
                 ]
         chain = "\n".join(["type filter hook forward priority 0;", *rules])
         lines = "\n".join(counters)
-        self.run("nft", "-f", "-", text=f"table inet maglab {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
+        self.run("nft", "-f", "-", text=f"table inet {COUNTERS} {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
 
     def birdc(self, *command: str) -> str:
         """Returns what BIRD's console answers."""
