@@ -118,9 +118,9 @@ def demo(
 @app.command(short_help="Build a topology and open a console on it.")
 def up(
     topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
-    maglevs: Maglevs = 3,
-    endpoints: Endpoints = 5,
-    clients: Clients = 2,
+    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
+    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
 ) -> None:
     """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
     from mininet.cli import CLI
@@ -128,7 +128,9 @@ def up(
 
     from .laboratory import Lab
 
-    with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
+    asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+    options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
+    with Lab(topology, progress=_say, **options) as lab:
         vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
         lg.setLogLevel("output")  # what commands print, and where it belongs

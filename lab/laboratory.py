@@ -30,6 +30,7 @@ from . import convergence, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
 from .observation import Observation
 from .site import Site
@@ -52,7 +53,7 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(NodeFaults, Observation):
+class Lab(NodeFaults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
@@ -248,14 +249,19 @@ class Lab(NodeFaults, Observation):
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
-        Converged means: every router's kernel spreads every VIP over exactly the Maglevs that serve, and all of these
-        are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
+        and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
         """
         wait_until(self._not_converged, timeout_s, "convergence")
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
+        vips = {
+            str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
+                machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
+            }
+            for vip in self.config.vips
+        }
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 
