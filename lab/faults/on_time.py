@@ -1,0 +1,44 @@
+"""Faults by schedule, and at random: the part of `Lab` that does more than one thing. With it `Faults` is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from .chaos import Wiring, plan
+from .on_routes import RouteFaults
+from .schedule import Entry, Schedule
+
+if TYPE_CHECKING:
+    from ..laboratory import Lab
+
+
+class Faults(RouteFaults):
+    """All that `Lab` can do to a data centre."""
+
+    def schedule(self, plan: Iterable[Entry | Sequence[Any]]) -> Schedule:
+        """Begins a schedule: entries (when, what, for how long), such as `(2, lambda lab: lab.kill("m1"), 3)`."""
+        return self._begin(Schedule(cast("Lab", self), plan))
+
+    def chaos(self, faults: int = 30, seconds: float = 300.0, seed: int = 1) -> Schedule:
+        """Begins `faults` random faults over `seconds`; the same seed does the same to the same topology.
+
+        At any time a Maglev and half of the endpoints are left alone. The plan is in the timeline, as a note.
+        """
+        planned = plan(self._wiring(), faults, seconds, seed)
+        self.timeline.happened(
+            "note", "chaos", "", faults=faults, seconds=seconds, seed=seed, plan=list(map(str, planned))
+        )
+        return self._begin(Schedule(cast("Lab", self), [each.entry() for each in planned], "chaos"))
+
+    def _wiring(self) -> Wiring:
+        links = [link for link in self._links() if link.near.node.role == "router"]
+        return Wiring(
+            tuple(self.maglevs),
+            tuple(self.endpoints),
+            tuple((link.near.node.name, link.far.node.name) for link in links),
+        )
+
+    def _begin(self, schedule: Schedule) -> Schedule:
+        self._repeat(schedule.repeating)
+        return schedule
