@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_FAULTS = 1000
 BEGINS = (0.05, 0.25)  # in the fault's own stretch, as shares of it
 LASTS = (0.4, 0.6)
-OVERLAPS = (0.9, 1.1)  # that it lasts when it meets the next
+OVERLAPS = (1.25, 1.5)  # that it lasts when it is to meet the next
 OVERLAPPING = 1 / 3
 SHORTEST_STRETCH_S = 0.1
 
@@ -130,17 +130,22 @@ def plan(wiring: Wiring, faults: int, seconds: float, seed: int) -> list[Planned
 
 def _one(random_: random.Random, wiring: Wiring, before: list[Planned], at_s: float, for_s: float) -> Planned:
     """Returns a fault at a node that is well then, of a role that can spare one."""
-    hit = {each.hits for each in before if each.for_s is not None and each.at_s + each.for_s + for_s / 2 > at_s}
-    spared = {
-        "maglev": [name for name in wiring.maglevs if name not in hit],
-        "endpoint": [name for name in wiring.endpoints if name not in hit],
-    }
-    may = [
-        role for role, least in (("maglev", 1), ("endpoint", len(wiring.endpoints) // 2)) if len(spared[role]) > least
-    ]
-    role = random_.choice(may)
+    least = {"maglev": 1, "endpoint": len(wiring.endpoints) // 2}
+    for rest_s in (for_s / 2, 0.0):  # since a node was hit last: it is to recover, if there are others
+        spared = _spared(wiring, before, at_s - rest_s)
+        roles = [role for role, names in spared.items() if len(names) > least[role]]
+        if roles:
+            break
+    role = random_.choice(roles)
     node = random_.choice(spared[role])
     kind = random_.choice(KINDS[role])
     router = random_.choice([near for near, far in wiring.links if far == node])
     arguments, options = kind.make(random_, router, node)
     return Planned(at_s, kind.what, node, arguments, options, for_s if kind.lasting else None)
+
+
+def _spared(wiring: Wiring, before: list[Planned], since_s: float) -> dict[str, list[str]]:
+    """Returns the nodes that nothing has hit since then, by role."""
+    hit = {each.hits for each in before if each.for_s is not None and each.at_s + each.for_s > since_s}
+    names = {"maglev": wiring.maglevs, "endpoint": wiring.endpoints}
+    return {role: [name for name in each if name not in hit] for role, each in names.items()}
