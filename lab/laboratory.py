@@ -23,6 +23,7 @@ from mininet.topo import Topo
 
 import maglev.config
 from maglev.errors import ConfigError
+from maglev.swap import VARIABLE as STUDENT
 
 from . import convergence, observe, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
@@ -34,6 +35,7 @@ from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
+from .ways import Record
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -53,7 +55,9 @@ class Lab(Faults):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
+    it is served. `student` has files whose functions stand in the place of one of `maglev`'s modules,
+    named as the key, in all daemons of the lab. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class Lab(Faults):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        configure: Callable[[dict[str, Any]], None] = lambda document: None,
+        student: Mapping[str, Path] | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -69,6 +75,9 @@ class Lab(Faults):
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        if student:
+            self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
+        configure(self.document)
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
@@ -76,6 +85,7 @@ class Lab(Faults):
         self._connections: list[Connections] = []
         self.timeline = Timeline()
         self._begin_registry()
+        self._student = dict(student or {})
         self.start_s = 0.0
 
     @staticmethod
@@ -96,6 +106,8 @@ class Lab(Faults):
         started = time.monotonic()
         self._site = Site.create(self.topology)
         self.timeline.keep_in(self._site.directory / timeline.FILE)
+        if self._student:
+            self._site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
         nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
             write_config(self._site.directory / CONFIG, self.document)
@@ -219,6 +231,10 @@ class Lab(Faults):
         maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
         return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
 
+    def ways(self) -> Record:
+        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
+        return Record(self._of_role("router"))
+
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
@@ -266,9 +282,14 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def topology_names() -> list[str]:
+    """Returns the topologies that there are."""
+    return sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+
+
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
     """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
-    there = sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+    there = topology_names()
     if name not in there:
         raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
     make = importlib.import_module(f"topologies.{name}").topos[name]

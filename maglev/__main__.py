@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -25,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if "MAGLEV_STUDENT" in os.environ:
+            from .swap import swap_in_from_environment
+
+            swap_in_from_environment()
         return int(options.run(options) or 0)
     except MaglevError as error:
         print(f"maglev: {error}", file=sys.stderr)
@@ -47,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     endpoint.add_argument("--address", type=_address, help="which endpoint this is (default: by its addresses)")
     endpoint.add_argument("--decapsulation", choices=("auto", "kernel", "tun"), default="auto",
                           help="kernel GRE devices, or a TUN device fed by this process (default: auto)")  # fmt: skip
+
+    names = _daemon(commands, "nameserver", "answer DNS with the VIPs of the nearest site that has room", _nameserver)
+    names.add_argument("--address", type=_address, action="append", default=[],
+                       help="where to answer; may be given more than once")  # fmt: skip
 
     nursery = commands.add_parser("nursery", help="a process whose forks are daemons that start at once; run by a lab")
     nursery.add_argument("--socket", required=True, type=Path, metavar="PATH", help="where it takes orders")
@@ -150,6 +159,12 @@ def _endpoint(options: argparse.Namespace) -> None:
     config = configuration.load(options.config)
     control = options.control or _control(options, f"endpoint-{options.address or 'self'}")
     endpoint.run(config, options.address, Path(control), options.decapsulation)
+
+
+def _nameserver(options: argparse.Namespace) -> None:
+    from . import nameserver
+
+    nameserver.run(options.config, options.address, _control(options, "nameserver"))
 
 
 def _nursery(options: argparse.Namespace) -> None:

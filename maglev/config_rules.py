@@ -11,7 +11,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
-from maglev.config_objects import A_NAME, NAME_PATTERN, ForwarderOptions, MaglevMachine, Pool, Vip, reachable
+from maglev.config_fields import A_NAME, NAME_PATTERN
+from maglev.config_objects import ForwarderOptions, MaglevMachine, Pool, Vip
+from maglev.config_pools import reachable
 from maglev.flow import Address
 
 Finding = tuple[str, object, str]  # field, value, allowed

@@ -160,7 +160,7 @@ class Forwarder:
         service = _service_of(flow, ports)
         known_as, _ = _known_as(flow, False, service)
         flow_hash = self._hash_flow(known_as)
-        endpoint = self.connections.peek(known_as, now)
+        endpoint = self.connections.peek(known_as, now, service.idle_timeout_s)
         if endpoint not in service.backends.usable:
             endpoint = service.backends.select(flow_hash)
         if endpoint is None:

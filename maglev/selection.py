@@ -109,7 +109,7 @@ class MapBuilder:
 
         peers = config.peers(shard)
         owners = self._backends(PEERS, config, [peer for peer in peers if is_healthy(peer)])
-        cluster = Cluster(owners, frozenset(pack_address(peer.address) for peer in peers))
+        cluster = Cluster(owners, frozenset(map(pack_address, config.peer_addresses(shard))))
         return build_map(config.vips_of(shard), backends_of, cluster)
 
     def _backends(self, pool: str, config: Config, members: Sequence[Member]) -> Backends:

@@ -98,7 +98,7 @@ class Cluster:
     """The Maglevs among which fragments are shared out (Maglev §4.3)."""
 
     owners: Backends  # those that are alive
-    known: frozenset[bytes]  # all of them, 16 bytes each: whose redirected packets are taken
+    known: frozenset[bytes]  # the addresses of all, of both families: whose redirected packets are taken
 
 
 @dataclass(frozen=True, slots=True)

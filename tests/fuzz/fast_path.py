@@ -150,6 +150,7 @@ class Part(NamedTuple):
 
 
 WHOLE = (0x4000,) * 10 + (0,) * 5  # may not, or may be cut
+IP_OPTIONS = ("01010101", "94040000", "0707040000000000", "070704000000009404000083")  # some are copied, one is none
 PARTS = (0x2000, 0x2000, 0x00B9, 0x20B9)
 
 
@@ -165,7 +166,7 @@ def ip_packet(
 def v4_packet(
     choices: random.Random, protocol: int, source: bytes, destination: bytes, body: bytes, part: Part | None
 ) -> bytes:
-    options = choices.choice([b""] * 15 + [bytes.fromhex("01010101"), bytes.fromhex("94040000")])
+    options = choices.choice([b""] * 15 + [bytes.fromhex(each) for each in IP_OPTIONS])
     part = part or Part(choices.randrange(4), choices.choice(WHOLE + PARTS[: choices.choice([0, 0, 4])]))
     header = struct.pack(
         "!BBHHHBBH4s4s", 0x45 + len(options) // 4, choices.choice([0, 0, 0xB8]), 20 + len(options) + len(body),
