@@ -22,7 +22,7 @@ from .repeating import Repeating
 from .shim import IN, OUT
 
 LINK_DOWN, ONE_WAY, IMPAIR, FLAP = "link down", "one way", "impair", "flap"
-NEAREST = ("router", "nameserver", "client", "endpoint", "maglev")  # whose end something is done at, by preference
+NEAREST = ("router", "client", "endpoint", "maglev")  # whose end something is done at, by preference
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,15 @@ class LinkFaults(NodeFaults):
         if impairment.may_be_noticed:
             effect = self._cut(found) if impairment.is_dead else self._disturbed(found)
         return self._fault(
-            IMPAIR, found.name, end, do=begin, effect=effect, towards=towards, words=impairment.words(), by=by
+            IMPAIR,
+            found.name,
+            end,
+            do=begin,
+            effect=effect,
+            towards=towards,
+            words=impairment.words(),
+            by=by,
+            may_be_noticed=impairment.may_be_noticed,
         )
 
     def flap(self, where: str, every_s: float = 1.0) -> Fault:
@@ -146,7 +154,7 @@ class LinkFaults(NodeFaults):
     def _links(self) -> list[Link]:
         found = []
         for link in self.net.links:
-            near, far = sorted((link.intf1, link.intf2), key=lambda end: NEAREST.index(end.node.role))
+            near, far = sorted((link.intf1, link.intf2), key=_distance)
             found.append(Link(near, far))
         return found
 
@@ -181,6 +189,10 @@ class LinkFaults(NodeFaults):
             return NO_EFFECT
         others = {node.name for node in ends if node.role != "router"}
         return Effect(unsettled=frozenset(others or {node.name for node in ends}))
+
+
+def _distance(end: Any) -> int:
+    return NEAREST.index(end.node.role) if end.node.role in NEAREST else 1
 
 
 def _take_down(link: Link) -> list[str]:

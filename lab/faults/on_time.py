@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from maglev.flow import TCP, Flow, pack_address
+
+from ..verdict import Verdict
+from . import theory
 from .chaos import Wiring, plan
 from .on_routes import RouteFaults
 from .schedule import Entry, Schedule
 
 if TYPE_CHECKING:
+    from ..connections import Connection
     from ..laboratory import Lab
 
 
@@ -30,6 +35,26 @@ class Faults(RouteFaults):
             "note", "chaos", "", faults=faults, seconds=seconds, seed=seed, plan=list(map(str, planned))
         )
         return self._begin(Schedule(cast("Lab", self), [each.entry() for each in planned], "chaos"))
+
+    def explain(self, connections: Iterable[Connection], vip: str = "echo", opened_s: float = 0.0) -> Verdict:
+        """Judges by theory, from this lab's timeline, that every connection that broke had to, and names each reason.
+
+        `opened_s` is when they were opened, in the timeline's seconds.
+        """
+        endpoints = {node.name: list(node.addresses.values()) for node in self._of_role("endpoint")}
+        world = theory.World(self.config, vip, endpoints, self.maglevs)
+        (served,) = [each for each in self.config.vips if each.name == vip]
+        clients = {node.name: node.addresses[served.address.version] for node in self._of_role("client")}
+        now_s = self.timeline.now_s
+
+        def life(seen: Connection) -> theory.Life:
+            port = getattr(seen, "port", 0)
+            ends = (pack_address(clients[seen.client]), pack_address(served.address))
+            flow = Flow(*ends, TCP, port, served.port) if port else None
+            last_answer_s = now_s - seen.last_answer_ms / 1e3
+            return theory.Life(seen.name, seen.client, seen.endpoint, seen.fate, opened_s, last_answer_s, flow)
+
+        return theory.only_who_had_to([life(seen) for seen in connections], world, theory.spells(self.timeline))
 
     def _wiring(self) -> Wiring:
         links = [link for link in self._links() if link.near.node.role == "router"]

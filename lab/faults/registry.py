@@ -81,11 +81,13 @@ class Registry:
         fault = Fault(self.timeline, what, where, undo, effect, self._ended, detail)
         with self._listing:
             self._faults.append(fault)
+        began = time.monotonic()
         try:
             do()
         except BaseException:
             self._ended(fault)
             raise
+        fault.detail["took_s"] = round(time.monotonic() - began, 6)
         self._changed()
         return fault.happened()
 
