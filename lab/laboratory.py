@@ -28,7 +28,8 @@ from maglev.swap import VARIABLE as STUDENT
 from . import convergence, observe, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
-from .faults import CONVERGE_TIMEOUT_S, Faults
+from .faults.on_time import Faults
+from .faults.registry import CONVERGE_TIMEOUT_S
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
 from .observe import Snapshot
 from .site import Site

@@ -7,7 +7,5 @@ A fault has happened when its function returns. It can be used as a context mana
 """
 
 from .fault import Fault
-from .on_time import Faults
-from .registry import CONVERGE_TIMEOUT_S
 
-__all__ = ["CONVERGE_TIMEOUT_S", "Fault", "Faults"]
+__all__ = ["Fault"]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from maglev.config_objects import Config, HealthCheck
 from maglev.flow import pack_address
+
+if TYPE_CHECKING:  # whoever only makes faults needs no configurations
+    from maglev.config_objects import Config, HealthCheck
 
 NOBODY: frozenset[str] = frozenset()
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from maglev.flow import TCP, Flow, pack_address
 
 from ..verdict import Verdict
-from . import theory
 from .chaos import Wiring, plan
 from .on_routes import RouteFaults
 from .schedule import Entry, Schedule
@@ -41,6 +40,8 @@ class Faults(RouteFaults):
 
         `opened_s` is when they were opened, in the timeline's seconds.
         """
+        from . import theory  # it brings in the lookup tables, and so Numba
+
         endpoints = {node.name: list(node.addresses.values()) for node in self._of_role("endpoint")}
         world = theory.World(self.config, vip, endpoints, self.maglevs)
         (served,) = [each for each in self.config.vips if each.name == vip]
