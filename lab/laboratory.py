@@ -25,8 +25,9 @@ from maglev.swap import VARIABLE as STUDENT
 
 from . import convergence, interrupts, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
-from .errors import CannotStart, LabError, WrongUse
-from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .errors import CannotStart, LabError, NotInTime, WrongUse
+from .faults.on_time import Faults
+from .faults.registry import CONVERGE_TIMEOUT_S
 from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
 from .observation import Observation
@@ -50,7 +51,7 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(NodeFaults, Moves, Observation):
+class Lab(Faults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
@@ -83,11 +84,9 @@ class Lab(NodeFaults, Moves, Observation):
         self._net: _Net | None = None
         self._site: Site | None = None
         self._connections: list[Connections] = []
-        self._down: set[str] = set()
-        self._drained: set[str] = set()
-        self._changed_at = time.monotonic()
         self.timeline = Timeline()
         self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._begin_registry()
         self._student = dict(student or {})
         self.start_s = 0.0
 
@@ -147,6 +146,7 @@ class Lab(NodeFaults, Moves, Observation):
 
     def _take_away(self) -> None:
         self._end_recordings()
+        self._end_background()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -229,12 +229,6 @@ class Lab(NodeFaults, Moves, Observation):
         """Returns the clients' names, in order."""
         return [node.name for node in self._of_role("client")]
 
-    def state_of(self, name: str) -> str:
-        """Returns what was done to a node: `off`, `down`, `drained` or `up`."""
-        if self.node(name).is_dark:
-            return "off"
-        return "down" if name in self._down else "drained" if name in self._drained else "up"
-
     def run(self, node: str, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a shell command on a node; returns its exit status and what it printed."""
         target: LabNode = self.node(node)
@@ -269,8 +263,15 @@ class Lab(NodeFaults, Moves, Observation):
 
         Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
         and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Where flap damping holds down an endpoint that has come and gone too often, that time comes on top.
         """
-        wait_until(self._not_converged, timeout_s, "convergence")
+        try:
+            wait_until(self._not_converged, timeout_s, "convergence")
+        except NotInTime:
+            held_s = convergence.held_down_s(self._of_role("maglev"))
+            if not held_s:
+                raise
+            wait_until(self._not_converged, held_s + timeout_s, "convergence, an endpoint being held down at first")
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
@@ -280,7 +281,7 @@ class Lab(NodeFaults, Moves, Observation):
             }
             for vip in self.config.vips
         }
-        return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
+        return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
 
 
 def _check_namespaces() -> None:

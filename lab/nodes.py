@@ -185,14 +185,13 @@ class LabNode(Node):  # type: ignore[misc]
 
     def stop_daemons(self, number: signal.Signals = signal.SIGKILL, names: Iterable[str] = ()) -> None:
         """Sends a signal to the daemons (all, or those named) with their children, and waits for their end."""
-        chosen = {name: self.daemons[name] for name in (list(names) or list(self.daemons))}
+        chosen = {name: self.daemons.pop(name) for name in (list(names) or list(self.daemons))}
         for daemon in chosen.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(daemon.pid, number)
-        for name, daemon in chosen.items():
+        for daemon in chosen.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(5)
-            del self.daemons[name]
 
     def outlive_owner(self) -> None:
         """Has the node live on without its shell, which ends with this process."""
