@@ -14,6 +14,7 @@ from maglev.quic import LONGEST_SERVER_ID_BYTES, NOT_ROUTABLE
 
 WITH_PORTS = ("tcp", "udp", TCP, UDP)
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28"
+SHARDS = "a list of the names of shards"
 A_PROTOCOL = "tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255"
 PASSED_OVER_IN_V6 = (0, 43, 44, 51, 60)  # extension headers, AH among them (RFC 8200 §4): a packet is what follows them
 
@@ -51,7 +52,10 @@ class QuicCid(ConfigObject):
 
 
 class Vip(ConfigObject):
-    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2)."""
+    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2).
+
+    While it moves to another shard, both serve it: `maglev.moving` says in which order.
+    """
 
     name: Name = Field(description=A_NAME)
     address: Annotated[IPv4Address | IPv6Address, BeforeValidator(_vip_address)] = Field(description=A_VIP_ADDRESS)
@@ -69,6 +73,8 @@ class Vip(ConfigObject):
         description="the share of a pool's endpoints that must be healthy for it to serve, above 0, at most 1",
     )
     shard: Name = Field(default="default", description=A_NAME)
+    also_announced_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
+    also_served_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
     affinity: Literal["connection", "client"] = Field(default="connection", description="connection or client")
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds, a number above 0, at most the connection table's idle_timeout_s"
@@ -148,6 +154,16 @@ class Vip(ConfigObject):
     def pools(self) -> tuple[str, ...]:
         """The pool that serves the VIP, and those that do instead, in their order."""
         return (self.pool, *self.backup_pools)
+
+    @property
+    def announced_by(self) -> tuple[str, ...]:
+        """The shards whose Maglevs announce the VIP: its own, and others while it moves."""
+        return (self.shard, *self.also_announced_by)
+
+    @property
+    def served_by(self) -> tuple[str, ...]:
+        """The shards whose Maglevs forward its packets: those that announce it, and others that may still get some."""
+        return (*self.announced_by, *self.also_served_by)
 
     @property
     def backed_by(self) -> str:

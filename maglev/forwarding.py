@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from . import fragments, icmp, packets, trace
 from .errors import NO_DROPS, Discard, Reason
 from .flow import GRE, TCP, UDP, Flow, by_family, is_v4, selection_hash
-from .fragments import Choice, FragmentTable
+from .fragments import Choice, FragmentTable, Owners
 from .gre import LARGEST_PACKET_BYTES, Tunnel, from_peer
 from .limits import Budget, NewFlows
 from .packets import Packet
@@ -72,6 +72,7 @@ class Forwarder:
         self.vips = vips  # exchanged whole, by assignment, when configuration or health change
         self.connections = connections
         self.fragments = FragmentTable(fragment_limits)
+        self.owners = Owners(fragment_limits)
         self.new_flows = new_flows or NewFlows()
         self.mtu_bytes = LARGEST_PACKET_BYTES  # of the link that packets leave by
         self._own = by_family(own)
@@ -172,12 +173,12 @@ class Forwarder:
 
     def _decide_fragment(self, packet: Packet, ports: Ports, now: float, came_from: bytes) -> Decision:
         """Sends a fragment on to the Maglev that owns its packet; the owner decides, whoever it has it from."""
+        key = fragments.key_of(packet)
         if not came_from:
-            owner = self._owner_of(packet)
+            owner = self._owner_of(packet, key, now)
             if owner is not None and owner not in self._own.values():
                 redirected = Decision(self._tunnel(owner).encapsulate(packet.data, redirected=True), owner)
                 return self._told(redirected, _traced(packet, Chooser.FRAGMENT_OWNER), now)
-        key = fragments.key_of(packet)
         if packet.shows_transport:
             choice, flow_hash = self._choose_for(packet, ports, now)
             released = self.fragments.first(key, choice, now)
@@ -190,9 +191,12 @@ class Forwarder:
             return self._told(self._send(packet, known, 0, now), _as_first(known.traced), now, came_from)
         raise Discard(Reason.HELD if self.fragments.hold(key, packet, now) else Reason.FRAGMENT_TOO_EARLY)
 
-    def _owner_of(self, packet: Packet) -> bytes | None:
-        cluster = self.vips.cluster
-        return cluster.owners.select(self._hash_flow(packets.three_tuple(packet))) if cluster else None
+    def _owner_of(self, packet: Packet, key: fragments.Key, now: float) -> bytes | None:
+        cluster, owners = self.vips.cluster, self.vips.owners_at(packet.destination)
+        if cluster is None or owners is None:
+            return None
+        hashed = self._hash_flow(packets.three_tuple(packet))
+        return self.owners.of(key, lambda: owners.select(hashed), cluster.lives, now)
 
     def _take_from_peer(self, outer: Packet, now: float) -> Decision:
         """Decides what another Maglev has sent: a fragment that it has sent on, or a hello."""

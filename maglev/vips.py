@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple, Protocol
@@ -108,10 +108,19 @@ Ports = Mapping[tuple[int, int], Service]  # (protocol, port); port 0: any, or a
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The Maglevs among which fragments are shared out (Maglev §4.3)."""
+    """The Maglevs among which fragments are shared out (Maglev §4.3): those of the VIP's shard.
 
-    owners: Backends  # those that are alive
-    known: frozenset[bytes]  # the addresses of all, of both families: whose redirected packets are taken
+    All Maglevs that serve a VIP agree on who owns its fragments, those of other shards too while it moves.
+    """
+
+    owners: Backends  # those of the own shard that are alive
+    known: frozenset[bytes]  # all addresses of all Maglevs, of both families: whose redirected packets are taken
+    elsewhere: Mapping[Prefix, Backends] = field(default_factory=dict)  # VIPs of other shards: their owners
+    allies: Mapping[str, Backends] = field(default_factory=dict)  # other shards with a VIP in common: who lives there
+
+    def lives(self, maglev: bytes) -> bool:
+        """Says whether a Maglev (16 bytes) that may own fragments is alive."""
+        return maglev in self.owners.usable or any(maglev in ally.usable for ally in self.allies.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +134,23 @@ class VipMap:
 
     def at(self, address: bytes) -> Ports | None:
         """Returns what is served at an address (16 bytes), None if it belongs to no VIP of ours."""
+        prefix = self.prefix_at(address)
+        return None if prefix is None else self.services[prefix]
+
+    def prefix_at(self, address: bytes) -> Prefix | None:
+        """Returns the longest prefix of a VIP of ours that holds an address (16 bytes), None if there is none."""
         for bits in self.lengths:
-            ports = self.services.get(Prefix(masked(address, bits), bits))
-            if ports is not None:
-                return ports
+            prefix = Prefix(masked(address, bits), bits)
+            if prefix in self.services:
+                return prefix
         return None
+
+    def owners_at(self, address: bytes) -> Backends | None:
+        """Returns the Maglevs that share out fragments to an address of ours, None if this Maglev is alone."""
+        if self.cluster is None or not self.cluster.elsewhere:
+            return self.cluster.owners if self.cluster else None
+        prefix = self.prefix_at(address)
+        return self.cluster.owners if prefix is None else self.cluster.elsewhere.get(prefix, self.cluster.owners)
 
 
 def masked(address: bytes, bits: int) -> bytes:
