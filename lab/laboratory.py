@@ -22,10 +22,11 @@ from mininet.net import Mininet
 from mininet.topo import Topo
 
 import maglev.config
+from maglev.config import Vip
 from maglev.errors import ConfigError
 
 from . import convergence, observe, timeline
-from .connections import DEFAULT_INTERVAL_S, Connections
+from .connections import Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
@@ -33,6 +34,9 @@ from .observe import Snapshot
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
+from .traffic.handle import Handle
+from .traffic.kinds import Traffic
+from .traffic.usage import with_children
 from .waiting import wait_until
 
 
@@ -73,7 +77,7 @@ class Lab(NodeFaults):
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
-        self._connections: list[Connections] = []
+        self._connections: list[Connections | Handle[Any]] = []  # and whatever other traffic may still run
         self._down: set[str] = set()
         self._drained: set[str] = set()
         self._changed_at = time.monotonic()
@@ -203,15 +207,39 @@ class Lab(NodeFaults):
 
     # Traffic
 
-    def connections(self, count: int, vip: str = "echo", interval_s: float = DEFAULT_INTERVAL_S) -> Connections:
-        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`."""
-        wanted = next((candidate for candidate in self.config.vips if candidate.name == vip), None)
-        if wanted is None:
-            raise WrongUse(f"there is no VIP {vip!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+    def connections(self, count: int, vip: str = "echo", interval_s: float | None = None) -> Connections:
+        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`.
+
+        Without that, the more there are the longer each rests.
+        """
+        wanted = self.vip(vip)
         clients = self._of_role("client")
-        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s)
+        told: dict[str, Any] = {"timeline": self.timeline, "processes": self._serving_processes}
+        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s, **told)
         self._connections.append(held)
         return held
+
+    @property
+    def traffic(self) -> Traffic:
+        """Returns traffic of every other kind: HTTP, bulk, datagrams, crafted packets, floods, flow mixes."""
+        return Traffic(self)
+
+    def keep_traffic(self, handle: Handle[Any]) -> None:
+        """Has `restore` and `stop` end traffic that still runs."""
+        self._connections.append(handle)
+
+    def vip(self, name: str) -> Vip:
+        """Returns a VIP by name; WrongUse, naming those there are, if there is none."""
+        wanted = next((vip for vip in self.config.vips if vip.name == name), None)
+        if wanted is None:
+            raise WrongUse(f"there is no VIP {name!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+        return wanted
+
+    def _serving_processes(self) -> dict[str, list[int]]:
+        """Returns the numbers of the processes that serve connections, by what they are."""
+        servers = [daemon.pid for node in self._of_role("endpoint") for daemon in node.daemons.values()]
+        forwarders = [daemon.pid for node in self._of_role("maglev") for daemon in node.daemons.values()]
+        return {"endpoints": with_children(servers), "maglevs": with_children(forwarders)}
 
     def trace(self, client: str, vip: str = "www", **options: Any) -> Journey:
         """Sends a packet that says "trace me" from a client to a VIP, and returns its way; `trace.follow` has more."""
