@@ -34,5 +34,5 @@ class ChurnHandle(SenderHandle[ChurnReport]):
             for name, table in tables.items():
                 table.update(document[name])
         times_ms = Times.merged(document["times"] for document in documents).quantiles_ms()
-        sums = totals(documents, "asked", "sent", "received")
-        return ChurnReport(**sums, **{name: dict(table) for name, table in tables.items()}, times_ms=times_ms)
+        counts: dict[str, Any] = {**totals(documents, "asked", "sent", "received"), **tables}
+        return ChurnReport(**counts, times_ms=times_ms)

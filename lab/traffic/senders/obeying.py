@@ -15,6 +15,7 @@ import json
 import resource
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -38,8 +39,9 @@ class Sending:
     def _send(self) -> None:
         try:
             self._sender.send(self._ended)
-        except OSError as error:
-            self._error = str(error)
+        except Exception as error:  # whatever it is, whoever asks for the report must learn of it
+            self._error = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
 
     def obey(self, command: str) -> dict[str, Any]:
         """Carries out a command, and returns the report."""
