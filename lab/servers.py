@@ -35,6 +35,10 @@ class Handler(BaseHTTPRequestHandler):
     """Answers HTTP requests as the endpoint that the server is named for."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = (
+        True  # on a kept connection the body would wait for the head's acknowledgement, some 40 ms
+    )
+    wbufsize = 1 << 16  # head and a short body in one packet
     server: Server
 
     def do_GET(self) -> None:
@@ -72,6 +76,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(size))
+        if self.close_connection:
+            self.send_header("Connection", "close")  # RFC 9112 §9.6: or a client may try to use it again
+        elif self.request_version == "HTTP/1.0":
+            self.send_header("Connection", "keep-alive")  # RFC 9112 §C.2.2: such a client would wait for the end
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:

@@ -234,7 +234,7 @@ def _captured(path: Path) -> Iterator[Timed]:
         with RawPcapReader(str(path)) as reader:
             is_ng = isinstance(reader, RawPcapNgReader)
             for frame, meta in reader:
-                link_type = int(meta.linktype) if is_ng else reader.linktype
+                link_type = getattr(meta, "linktype", None) if is_ng else reader.linktype
                 at_s = _time_ng(meta) if is_ng else meta.sec + meta.usec / (1e9 if reader.nano else 1e6)
                 if packet := _packet_of(frame, link_type):
                     yield at_s, packet
@@ -246,7 +246,7 @@ def _time_ng(meta: Any) -> float:
     return float(((meta.tshigh << 32) + meta.tslow) / meta.tsresol)
 
 
-def _packet_of(frame: bytes, link_type: int) -> bytes:
+def _packet_of(frame: bytes, link_type: int | None) -> bytes:
     """Returns the IP packet in a frame, b"" if there is none."""
     if link_type in LINK_TYPES_OF_IP:
         return frame

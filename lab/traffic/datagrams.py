@@ -34,8 +34,8 @@ class DatagramReport(Report):
         times = ", ".join(f"{name} {value:.1f} ms" for name, value in self.times_ms.items())
         return (
             f"{self.sent} of {self.asked} datagrams sent in {self.seconds:.1f} s, {self.received} answered, "
-            f"{self.lost} lost, {self.duplicates} doubled, {self.reordered} overtaken, {self.endpoint_changes} changes of endpoint "
-            f"in {self.moved_flows} flows; {times}"
+            f"{self.lost} lost, {self.duplicates} doubled, {self.reordered} overtaken, "
+            f"{self.endpoint_changes} changes of endpoint in {self.moved_flows} flows; {times}"
         )
 
 

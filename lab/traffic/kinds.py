@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from maglev.config import Vip
 
 from ..errors import WrongUse
+from ..servers import HTTP_PORT
+from ..waiting import wait_until
+from .bulk import BulkHandle, IperfHandle, check_iperf3, stop_servers
 from .churn import ChurnHandle
 from .crafted import (
     Answers,
@@ -25,13 +28,17 @@ from .crafted import (
     way_to,
 )
 from .datagrams import DatagramHandle
+from .flow_mix import FlowHandle
+from .flow_sizes import DISTRIBUTIONS
 from .handle import LONGEST_S, Handle, check_number, shares, start_senders
+from .http import HttpHandle, Requests, plan
 from .variation import ORDERS, TCP, UDP
 
 if TYPE_CHECKING:
     from ..laboratory import Lab
 
 MOST_FLOWS, MOST_PPS, MOST_CONNECTIONS_PER_S = 10_000, 100_000, 10_000
+MOST_AT_ONCE, MOST_STREAMS, MOST_MBIT, START_TIMEOUT_S = 10_000, 128, 10_000, 10.0
 SMALLEST_DATAGRAM_BYTES, LARGEST_DATAGRAM_BYTES = 40, 65_000  # room for numbers and time; for a name in the answer
 
 FLOOD_PORTS, FIRST_FRAGMENT_PORT = (1024, 32768), 20_000  # below those that kernels take, to tell the answers apart
@@ -135,8 +142,7 @@ class Traffic:
         check_number("size_bytes", size_bytes, SMALLEST_PIECE_BYTES, LARGEST_DATAGRAM_BYTES, whole=True)
         check_number("piece_bytes", piece_bytes, SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES, whole=True)
         check_number("flows", flows, 1, FLOOD_PORTS[1] - FIRST_FRAGMENT_PORT, whole=True)
-        if order not in ORDERS:
-            raise WrongUse(f"order={order!r} is not allowed; allowed: {', '.join(ORDERS)}")
+        _check_one_of("order", order, ORDERS)
         layers = self._scapy_layers(client, target)
         headers = layers.ip / layers.UDP(dport=target.port or ANY_PORT)
         packet = bytes(headers / bytes(random.Random(seed).randbytes(size_bytes - len(headers))))
@@ -207,6 +213,119 @@ class Traffic:
         ip = (IP if version == 4 else IPv6)(src=source, dst=str(vip.address))
         return SimpleNamespace(ip=ip, TCP=TCP, UDP=UDP)
 
+    def http(
+        self,
+        vip: str = "www",
+        *,
+        program: str = "wrk",
+        seconds: float | None = None,
+        requests: int | None = None,
+        connections: int = 16,
+        path: str = "/",
+        keep_alive: bool = True,
+        timeout_s: float = 10,
+        clients: Sequence[str] = (),
+    ) -> HttpHandle:
+        """Has wrk, ab or curl fetch a path of a VIP over so many connections at once, shared out among the clients.
+
+        wrk goes by seconds, curl by requests, ab by either. Without `keep_alive` every request has its own
+        connection.
+        """
+        target = self._vip(vip, "tcp")
+        senders = self._clients(clients)
+        check_number("connections", connections, len(senders), MOST_AT_ONCE, whole=True)
+        check_number("timeout_s", timeout_s, 1, 600)
+        most_s, number = plan(program, seconds, requests, connections, timeout_s)
+        if number and number < connections:
+            raise WrongUse(
+                f"requests={requests} are fewer than the {connections} connections: give more, or fewer of these"
+            )
+        url = _url(target, path)
+        numbers = zip(senders, shares(connections, len(senders)), shares(number, len(senders)), strict=True)
+        commands = {
+            node: Requests(program, url, at_once, most_s, share, keep_alive, timeout_s).command()
+            for node, at_once, share in numbers
+        }
+        options = {"connections": connections, "seconds": seconds, "requests": requests, "path": path}
+        handle = HttpHandle(self._lab.timeline, program, vip, most_s, commands, **options)
+        handle.asked = number or None
+        return self._kept(handle)
+
+    def bulk(
+        self,
+        vip: str = "www",
+        *,
+        program: str = "http",
+        seconds: float = 5,
+        streams: int = 1,
+        direction: str = "up",
+        client: str = "c1",
+    ) -> BulkHandle | IperfHandle:
+        """Sends as much as goes over `streams` connections from a client to a VIP, or fetches it (`direction="down"`).
+
+        `program="http"` is our own, to a VIP of the web service; `"iperf3"` brings its servers, and needs a VIP with
+        client affinity, since it opens several connections that must reach one endpoint.
+        """
+        target = self._vip(vip, "tcp")
+        node = self._lab.node(client, "client")
+        check_number("seconds", seconds, 1, LONGEST_S)
+        check_number("streams", streams, 1, MOST_STREAMS, whole=True)
+        _check_one_of("program", program, ("http", "iperf3"))
+        _check_one_of("direction", direction, ("up", "down"))
+        options = {"seconds": seconds, "streams": streams, "direction": direction}
+        if program == "iperf3":
+            return self._iperf3(target, node, options)
+        workers = start_senders("bulk", {node: {**self._target(target, HTTP_PORT), **options}})
+        return self._kept(BulkHandle(self._lab.timeline, "bulk", vip, seconds, workers, **options))
+
+    def _iperf3(self, vip: Vip, client: Any, options: dict[str, Any]) -> IperfHandle:
+        port = check_iperf3(vip)
+        servers = [node for node in map(self._lab.node, self._lab.endpoints) if node.daemons]
+        for node in servers:
+            node.start("iperf3", ["iperf3", "-s", "-p", str(port)])
+        command = ["iperf3", "-J", "-c", str(vip.address), "-p", str(port), "-P", str(options["streams"])]
+        command += ["-t", f"{options['seconds']:.0f}", *["-R"] * (options["direction"] == "down")]
+        try:
+            wait_until(lambda: _not_listening(servers, port), START_TIMEOUT_S, "the start of iperf3's servers")
+            handle = IperfHandle(
+                self._lab.timeline, "iperf3", vip.name, options["seconds"], {client: command}, **options
+            )
+        except BaseException:
+            stop_servers(servers)
+            raise
+        handle.servers = servers
+        return self._kept(handle)
+
+    def flow_mix(
+        self,
+        vip: str = "www",
+        *,
+        distribution: str = "web_search",
+        load_mbit: float = 50,
+        seconds: float = 10,
+        largest_bytes: int = 10**9,
+        grace_s: float = 5,
+        clients: Sequence[str] = (),
+        seed: int = 1,
+    ) -> FlowHandle:
+        """Fetches flows of published sizes (`web_search` or `data_mining`) that come at random, at a load in the mean.
+
+        `largest_bytes` leaves larger flows out; those that are not whole `grace_s` after `seconds` are given up.
+        """
+        target = self._vip(vip, "tcp")
+        senders = self._clients(clients)
+        _check_one_of("distribution", distribution, tuple(DISTRIBUTIONS))
+        check_number("load_mbit", load_mbit, 0.001, MOST_MBIT)
+        check_number("seconds", seconds, 0.1, LONGEST_S)
+        check_number("largest_bytes", largest_bytes, 1, 10**9, whole=True)
+        check_number("grace_s", grace_s, 0, LONGEST_S)
+        common = {**self._target(target, HTTP_PORT), "distribution": distribution, "seconds": seconds}
+        common |= {"largest": largest_bytes, "grace_s": grace_s, "load_mbit": load_mbit / len(senders)}
+        own = {node: {**common, "seed": seed * len(senders) + number} for number, node in enumerate(senders)}
+        workers = start_senders("flow_mix", own)
+        options = {"distribution": distribution, "load_mbit": load_mbit, "seconds": seconds, "seed": seed}
+        return self._kept(FlowHandle(self._lab.timeline, "flow mix", vip, seconds + grace_s, workers, **options))
+
     # What all kinds need
 
     def _vip(self, name: str, *protocols: str) -> Vip:
@@ -233,6 +352,28 @@ class Traffic:
         """Enters traffic that has begun, so that the lab ends it if nobody else does."""
         self._lab.keep_traffic(handle)
         return handle
+
+
+def _check_one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises WrongUse for a word that is none of those allowed."""
+    if value not in allowed:
+        raise WrongUse(f"{what}={value!r} is not allowed; allowed: {', '.join(allowed)}")
+
+
+def _url(vip: Vip, path: str) -> str:
+    """Returns where a path of a VIP is; WrongUse for one that is none."""
+    if not path.startswith("/") or not path.isprintable() or set(' []{}"') & set(path):
+        raise WrongUse(
+            f"path={path!r} is not allowed; allowed: what stands in a URL from the first / on, without []{{}}"
+        )
+    address = f"[{vip.address}]" if vip.address.version == 6 else str(vip.address)
+    return f"http://{address}:{vip.port or HTTP_PORT}{path}"
+
+
+def _not_listening(nodes: Sequence[Any], port: int) -> str:
+    """Returns which nodes have nobody who listens at a TCP port, "" if all have."""
+    silent = [node.name for node in nodes if not node.run("ss", "-Hltn", f"sport = :{port}").stdout]
+    return f"nobody listens on {', '.join(silent)}" if silent else ""
 
 
 def _prefix(text: str, version: int) -> str:

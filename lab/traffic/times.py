@@ -39,6 +39,11 @@ class Times:
             times._longest_s = max(times._longest_s, document["longest_s"])
         return times
 
+    @property
+    def count(self) -> int:
+        """Returns how many times there are."""
+        return self._counts.total()
+
     def quantiles_ms(self) -> dict[str, float]:
         """Returns the time that half of all do not exceed, that 90 % do not, 99 %, and the longest; nothing of none."""
         total = self._counts.total()
