@@ -39,25 +39,28 @@ from .traffic.kinds import Traffic
 from .traffic.usage import with_children
 from .waiting import wait_until
 
+SERVERS = ("python", "nginx")
+
 
 class _Net(Mininet):  # type: ignore[misc]
     """Mininet, whose hosts know the site that they belong to, and whose set-up leaves the machine's limits alone."""
 
     inited = True
 
-    def __init__(self, site: Site, topo: Topo) -> None:
-        self._site = site
+    def __init__(self, site: Site, topo: Topo, servers: str) -> None:
+        self._site, self._servers = site, servers
         super().__init__(topo=topo, controller=None, build=False)
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
-        return super().addHost(name, cls, site=self._site, **params)
+        return super().addHost(name, cls, **{"servers": self._servers, **params, "site": self._site})
 
 
 class Lab(NodeFaults):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
+    `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Lab(NodeFaults):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        servers: str = "python",
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -74,6 +78,9 @@ class Lab(NodeFaults):
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
         self.config = self._validated(self.document)
+        if servers not in SERVERS:
+            raise WrongUse(f"servers={servers!r} is not allowed; allowed: {', '.join(SERVERS)}")
+        self._servers = servers
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
@@ -106,7 +113,7 @@ class Lab(NodeFaults):
         try:
             write_config(self._site.directory / CONFIG, self.document)
             self._progress("wiring nodes and starting daemons")
-            self._net = _Net(self._site, self._topo)
+            self._net = _Net(self._site, self._topo, self._servers)
             self._net.build()
             self._progress("waiting for BGP and health checks")
             self.wait_converged()

@@ -78,7 +78,8 @@ def parse_curl(text: str) -> HttpResult:
         sent += 1
         size += int(transfer["size_download"])
         if transfer["exitcode"]:
-            errors[transfer["errormsg"] or f"exit code {transfer['exitcode']}"] += 1
+            why = transfer["errormsg"] or f"exit code {transfer['exitcode']}"
+            errors[re.sub(r" after \d+ (ms|milliseconds)", "", why)] += 1
         elif not 200 <= transfer["http_code"] < 400:
             errors["status"] += 1
         else:
