@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
+from . import nginx
 from .errors import LabError
 from .nursery import Daemon, Nursery
 from .site import Process, Site
@@ -48,7 +48,6 @@ ROUTER_SYSCTLS = {
 # An address may be used at once, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down,
 # as in IPv4; none comes from a router. A new link address is told to all neighbours (RFC 4861 §7.2.6).
 IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
-BEHIND_NGINX_PORT = 8080  # of Python's HTTP server on an endpoint whose port 80 is nginx's
 OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
 _mn_site: Site | None = None
@@ -388,44 +387,12 @@ class Endpoint(ConfiguredNode):
 
     def start_daemons(self) -> None:
         self.start_maglev("endpoint")
-        behind = ["--http-port", str(BEHIND_NGINX_PORT)] if self.has_nginx else []
+        behind = ["--http-port", str(nginx.BEHIND_PORT)] if self.has_nginx else []
         self.start("servers", [project_python(), "-m", "lab.servers", "--name", self.name, *behind])
         if self.has_nginx:
             file = self.directory / "nginx.conf"
-            file.write_text(self.nginx_config())
+            file.write_text(nginx.configuration(self.name, self.directory))
             self.start("nginx", ["nginx", "-p", str(self.directory), "-c", str(file), "-e", "stderr"])
-
-    def nginx_config(self) -> str:
-        """Returns nginx's configuration: the same answers as Python's server gives (`servers`)."""
-        temporary = "".join(
-            f"    {kind}_temp_path {self.directory}/nginx-{kind};\n"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        return f"""# Written by the lab. nginx serves / and /healthz itself; what is computed comes from Python.
-daemon off;
-user root;
-worker_processes 1;
-worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};
-pid {self.directory}/nginx.pid;
-error_log stderr;
-events {{ worker_connections 16384; }}
-http {{
-    access_log off;
-    default_type text/plain;
-    keepalive_requests 1000000;
-    client_max_body_size 0;
-    proxy_http_version 1.1;
-    proxy_request_buffering off;
-    proxy_buffering off;
-{temporary}    server {{
-        listen 80 backlog=4096;
-        listen [::]:80 ipv6only=on backlog=4096;
-        location = / {{ return 200 "{self.name} answers $remote_addr\\n"; }}
-        location = /healthz {{ return 200 "ok\\n"; }}
-        location / {{ proxy_pass http://127.0.0.1:{BEHIND_NGINX_PORT}; }}
-    }}
-}}
-"""
 
 
 def write_config(path: Path, document: Mapping[str, Any]) -> None:
