@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from .timeline import Timeline
-from .traffic.usage import Usage, cpu_of, usage_of
+from .traffic.costs import Cost, cost_of, cpu_of
 from .traffic.worker import Worker, Workers
 from .waiting import wait_until
 
@@ -94,7 +94,7 @@ class Connections:
         options = ("--address", address, "--port", str(port))
         self._holders = Workers({node.name: Worker(node, "holder", "lab.holder", *options) for node in clients})
         self._cpu_before = {pid: s for pids in processes().values() for pid, s in cpu_of(pids).items()}
-        self._usage: dict[str, Usage] = {}
+        self._costs: dict[str, Cost] = {}
         self.open(count)
         self._timeline.happened("traffic", f"{count} connections", address, port=port, interval_s=self._interval_s)
 
@@ -153,12 +153,12 @@ class Connections:
     def _is_done(self, row: Row, answered: Callable[[Row], bool], now: float) -> bool:
         return row.fate != "alive" or answered(row) or now - row.answered_at > self._stall_s
 
-    def usage(self) -> dict[str, Usage]:
+    def costs(self) -> dict[str, Cost]:
         """Returns what holders, servers and forwarders use: memory now, processor time since the connections began."""
         if self._holders:
             pids = {"holders": self._holders.pids, **self._processes()}
-            self._usage = {name: usage_of(numbers, self._cpu_before) for name, numbers in pids.items()}
-        return dict(self._usage)
+            self._costs = {name: cost_of(numbers, self._cpu_before) for name, numbers in pids.items()}
+        return dict(self._costs)
 
     def report(self) -> str:
         """Returns what happened, in a few lines."""
@@ -175,7 +175,7 @@ class Connections:
             f"{len(connections)} connections: {_counts(fates)}; longest silence {silence:.0f} ms; {messages} messages, "
             f"one every {self._interval_s:g} s on each",
             f"endpoints: {_counts(endpoints)}",
-            f"cost: {'; '.join(f'{name} {usage}' for name, usage in self.usage().items())}",
+            f"cost: {'; '.join(f'{name} {cost}' for name, cost in self.costs().items())}",
             *broken[:20],
         ]
         return "\n".join(lines + ([f"  and {len(broken) - 20} more"] if len(broken) > 20 else []))
@@ -184,7 +184,7 @@ class Connections:
         """Closes all connections; their last report stays."""
         if not self._holders:
             return
-        self.usage()
+        self.costs()
         self._tell_all("close")
         self._end()
         self._holders.close()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
 import os
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,20 +22,24 @@ from mininet.topo import Topo
 import maglev.config
 from maglev.config import Vip
 from maglev.errors import ConfigError
+from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, observe, timeline
+from . import convergence, interrupts, particulars, timeline
 from .connections import Connections
-from .errors import CannotStart, LabError, WrongUse
-from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .errors import CannotStart, LabError, NotInTime, WrongUse
+from .faults.on_time import Faults
+from .faults.registry import CONVERGE_TIMEOUT_S
+from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
-from .observe import Snapshot
+from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
+from .traffic.costs import with_children
 from .traffic.handle import Handle
 from .traffic.kinds import Traffic
-from .traffic.usage import with_children
 from .waiting import wait_until
+from .wiring import of_topo
 
 SERVERS = ("python", "nginx")
 
@@ -55,12 +57,14 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, **{"servers": self._servers, **params, "site": self._site})
 
 
-class Lab(NodeFaults):
+class Lab(Faults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
-    `progress` is told, in a few words, what is being done.
+    `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
+    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `progress` is told,
+    in a few words, what is being done.
     """
 
     def __init__(
@@ -70,25 +74,32 @@ class Lab(NodeFaults):
         hash: str = "maglev",
         connection_table: bool = True,
         servers: str = "python",
+        configure: Callable[[dict[str, Any]], None] = lambda document: None,
+        student: Mapping[str, Path] | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
-        self.config = self._validated(self.document)
+        if student:
+            self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
+        configure(self.document)
         if servers not in SERVERS:
             raise WrongUse(f"servers={servers!r} is not allowed; allowed: {', '.join(SERVERS)}")
         self._servers = servers
+        self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
-        self._connections: list[Connections | Handle[Any]] = []  # and whatever other traffic may still run
-        self._down: set[str] = set()
-        self._drained: set[str] = set()
-        self._changed_at = time.monotonic()
+        self._connections: list[Connections] = []
+        self._traffic: list[Handle[Any]] = []  # of every other kind, which may still run
         self.timeline = Timeline()
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._begin_registry()
+        self._student = dict(student or {})
         self.start_s = 0.0
 
     @staticmethod
@@ -107,37 +118,70 @@ class Lab(NodeFaults):
         _check_namespaces()
         setLogLevel("error")
         started = time.monotonic()
-        self._site = Site.create(self.topology)
-        self.timeline.keep_in(self._site.directory / timeline.FILE)
-        nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
-            write_config(self._site.directory / CONFIG, self.document)
-            self._progress("wiring nodes and starting daemons")
-            self._net = _Net(self._site, self._topo, self._servers)
-            self._net.build()
-            self._progress("waiting for BGP and health checks")
-            self.wait_converged()
+            with interrupts.put_off():
+                self._site = Site.create(self.topology)
+            self._build(self._site)
+            self.start_s = time.monotonic() - started
+            self._tell_about_it()
         except BaseException:
             self.stop()
             raise
-        self.start_s = time.monotonic() - started
         return self
+
+    def _build(self, site: Site) -> None:
+        self.timeline.keep_in(site.directory / timeline.FILE)
+        if self._student:
+            site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
+        nursery_of(site)  # makes itself ready while nodes are wired
+        write_config(site.directory / CONFIG, self.document)
+        self._progress("wiring nodes and starting daemons")
+        self._net = _Net(site, self._topo, self._servers)
+        self._net.build()
+        self._progress("waiting for BGP and health checks")
+        self.wait_converged()
+
+    def _tell_about_it(self) -> None:
+        self.timeline.about(
+            lab=self._asked_for,
+            wiring=asdict(of_topo(self._topo)),
+            command=particulars.command(),
+            versions=particulars.versions(),
+            machine=particulars.machine(),
+            start_s=round(self.start_s, 3),
+        )
 
     def stop(self) -> None:
         """Takes everything away that this lab made; Ctrl-C, or an impatient second one, does not stop that."""
-        with _undisturbed():
+        with interrupts.passed_over():
             self._take_away()
 
     def _take_away(self) -> None:
-        for held in self._connections:
-            held.abandon()
-        self._connections.clear()
+        self._end_recordings()
+        self._end_background()
+        self._end_traffic()
         if self._net is not None:
             for node in self._net.hosts:
                 node.terminate()
         if self._site is not None:
             self._site.clean()
         self._net = self._site = None
+
+    def _end_traffic(self) -> None:
+        """Ends all traffic that still runs, at once."""
+        for running in (*self._connections, *self._traffic):
+            running.abandon()
+        self._connections.clear()
+        self._traffic.clear()
+
+    def leave_running(self) -> str:
+        """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
+        site = self._running_site
+        for node in self.net.hosts:
+            node.outlive_owner()
+        site.keep()
+        self._net = self._site = None
+        return site.id
 
     def __enter__(self) -> Lab:
         return self.start()
@@ -158,6 +202,11 @@ class Lab(NodeFaults):
     def directory(self) -> Path:
         """Returns where the nodes keep configurations, logs and control sockets."""
         return self._running_site.directory
+
+    @property
+    def site(self) -> Site:
+        """Returns where this lab keeps what is its own."""
+        return self._running_site
 
     @property
     def _running_site(self) -> Site:
@@ -197,12 +246,6 @@ class Lab(NodeFaults):
         """Returns the clients' names, in order."""
         return [node.name for node in self._of_role("client")]
 
-    def state_of(self, name: str) -> str:
-        """Returns what was done to a node: `off`, `down`, `drained` or `up`."""
-        if self.node(name).is_dark:
-            return "off"
-        return "down" if name in self._down else "drained" if name in self._drained else "up"
-
     def run(self, node: str, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a shell command on a node; returns its exit status and what it printed."""
         target: LabNode = self.node(node)
@@ -233,7 +276,7 @@ class Lab(NodeFaults):
 
     def keep_traffic(self, handle: Handle[Any]) -> None:
         """Has `restore` and `stop` end traffic that still runs."""
-        self._connections.append(handle)
+        self._traffic.append(handle)
 
     def vip(self, name: str) -> Vip:
         """Returns a VIP by name; WrongUse, naming those there are, if there is none."""
@@ -244,9 +287,11 @@ class Lab(NodeFaults):
 
     def _serving_processes(self) -> dict[str, list[int]]:
         """Returns the numbers of the processes that serve connections, by what they are."""
-        servers = [daemon.pid for node in self._of_role("endpoint") for daemon in node.daemons.values()]
-        forwarders = [daemon.pid for node in self._of_role("maglev") for daemon in node.daemons.values()]
-        return {"endpoints": with_children(servers), "maglevs": with_children(forwarders)}
+        daemons = {
+            f"{role}s": [daemon.pid for node in self._of_role(role) for daemon in node.daemons.values()]
+            for role in ("endpoint", "maglev")
+        }
+        return {role: with_children(pids) for role, pids in daemons.items()}
 
     def trace(self, client: str, vip: str = "www", **options: Any) -> Journey:
         """Sends a packet that says "trace me" from a client to a VIP, and returns its way; `trace.follow` has more."""
@@ -254,25 +299,32 @@ class Lab(NodeFaults):
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 
-    # Observation
-
-    def snapshot(self) -> Snapshot:
-        """Returns what can be seen of the lab now."""
-        maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
-        return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
+    # Convergence
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
-        Converged means: every router's kernel spreads every VIP over exactly the Maglevs that serve, and all of these
-        are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
+        and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Where flap damping holds down an endpoint that has come and gone too often, that time comes on top.
         """
-        wait_until(self._not_converged, timeout_s, "convergence")
+        try:
+            wait_until(self._not_converged, timeout_s, "convergence")
+        except NotInTime:
+            held_s = convergence.held_down_s(self._of_role("maglev"))
+            if not held_s:
+                raise
+            wait_until(self._not_converged, held_s + timeout_s, "convergence, an endpoint being held down at first")
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
-        return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
+        vips = {
+            str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
+                machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
+            }
+            for vip in self.config.vips
+        }
+        return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
 
 
 def _check_namespaces() -> None:
@@ -287,23 +339,14 @@ def _check_namespaces() -> None:
         )
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM meanwhile; in the main thread, which alone gets them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def topology_names() -> list[str]:
+    """Returns the topologies that there are."""
+    return sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
 
 
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
     """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
-    there = sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+    there = topology_names()
     if name not in there:
         raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
     make = importlib.import_module(f"topologies.{name}").topos[name]

@@ -89,9 +89,12 @@ class Workers:
     def ask_each(self, commands: Mapping[str, str]) -> dict[str, Any]:
         """Has each client carry out its command, at once; returns their answers."""
         with self._speaking:
+            workers = self._workers
+            if not workers:
+                raise LabError("the traffic has been ended meanwhile")
             for client, command in commands.items():
-                self._workers[client].tell(command)
-            return {client: self._workers[client].answer() for client in commands}
+                workers[client].tell(command)
+            return {client: workers[client].answer() for client in commands}
 
     def close(self) -> None:
         """Lets all processes end."""

@@ -72,11 +72,11 @@ def test_five_thousand_connections_survive_a_maglev(lab):
             assert counts.packets("fresh") == 0, "a connection that is opened anew has not survived"
         assert len(conns.all()) == HELD
         assert {connection.endpoint for connection in conns.all()} == set(lab.endpoints)
-        usage = conns.usage()
-        assert set(usage) == {"holders", "endpoints", "maglevs"}
-        assert 0 < usage["holders"].memory_mb < 200, report
-        assert 0 < usage["endpoints"].memory_mb < 600, report
-        assert usage["holders"].cpu_s > 0, report
+        costs = conns.costs()
+        assert set(costs) == {"holders", "endpoints", "maglevs"}
+        assert 0 < costs["holders"].memory_mb < 200, report
+        assert 0 < costs["endpoints"].memory_mb < 600, report
+        assert costs["holders"].cpu_s > 0, report
         print(report)
 
 

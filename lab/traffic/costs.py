@@ -1,18 +1,17 @@
-"""What processes cost: memory and processor time, as the kernel counts them (proc(5))."""
+"""What some of a lab's processes cost: processor time, and memory in which pages that several share count once."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+from ..usage import TICKS_PER_S, parse
 
 
 @dataclass(frozen=True)
-class Usage:
+class Cost:
     """What some processes use; memory that several share counts once (proportional set size)."""
 
     processes: int = 0
@@ -23,14 +22,14 @@ class Usage:
         return f"{self.memory_mb:.0f} MB, {self.cpu_s:.1f} s of processor time"
 
 
-def usage_of(pids: Iterable[int], before: Mapping[int, float] | None = None) -> Usage:
+def cost_of(pids: Iterable[int], before: Mapping[int, float] | None = None) -> Cost:
     """Returns what these processes use; of processor time what came after `before`, which `cpu_of` returned.
 
     Those that have ended count for nothing.
     """
     living = cpu_of(pids)
     cpu_s = sum(seconds - (before or {}).get(pid, 0.0) for pid, seconds in living.items())
-    return Usage(len(living), sum(map(_memory_mb, living)), cpu_s)
+    return Cost(len(living), sum(map(_memory_mb, living)), cpu_s)
 
 
 def cpu_of(pids: Iterable[int]) -> dict[int, float]:
@@ -38,8 +37,7 @@ def cpu_of(pids: Iterable[int]) -> dict[int, float]:
     found = {}
     for pid in pids:
         with contextlib.suppress(OSError):
-            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            found[pid] = (int(after_name[11]) + int(after_name[12])) / TICKS_PER_S  # fields 14, 15: utime, stime
+            found[pid] = parse(pid, Path(f"/proc/{pid}/stat").read_text()).cpu_ticks / TICKS_PER_S
     return found
 
 
