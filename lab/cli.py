@@ -25,6 +25,7 @@ from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
+from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
 from .site import Site, sites
 from .upkeep import register as register_upkeep
@@ -263,48 +264,6 @@ def bench(
     write_json(json_file, document)
 
 
-Recorded = Annotated[Path, typer.Argument(metavar="TIMELINE", help="What a lab has recorded, such as run.jsonl.")]
-
-
-@app.command(short_help="Turn what a lab has recorded into a table.")
-def export(
-    timeline: Recorded,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write CSV; without any option it is printed.")
-    ] = None,
-    parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write Parquet, if pyarrow is installed.")
-    ] = None,
-) -> None:
-    """Write every measurement and event of a run as a row: `maglab export run.jsonl --csv run.csv`. Needs no root."""
-    from . import export as exporting
-    from .timeline import read
-
-    check_writable(csv, "--csv")
-    check_writable(parquet, "--parquet")
-    record = read(timeline)
-    if parquet:
-        exporting.to_parquet(record, parquet)
-    if csv:
-        with open(csv, "w", encoding="utf-8", newline="") as file:
-            exporting.to_csv(record, file)
-    elif not parquet:
-        exporting.to_csv(record, sys.stdout)
-
-
-@app.command(short_help="Turn what a lab has recorded into a page.")
-def report(
-    timeline: Recorded,
-    output: Annotated[Path, typer.Argument(metavar="FILE", help="A page, or Markdown for a name that ends in .md.")],
-) -> None:
-    """Write a report of a run: `maglab report run.jsonl run.html`. Needs no root."""
-    from . import report as reporting
-    from .timeline import read
-
-    check_writable(output, "FILE")
-    reporting.write(read(timeline), output)
-
-
 @app.command(short_help="Say what this machine has for a lab.")
 def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what that changes for a lab."""
@@ -359,6 +318,7 @@ def simulate(
 
 register_classroom(app)
 register_upkeep(app)
+register_recorded(app)
 
 
 def _say(text: str) -> None:
