@@ -148,6 +148,7 @@ def run(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs, with the seeds that follow.")] = 1,
     without: Annotated[list[str] | None, typer.Option(metavar="PROTECTION", help="What to do without.")] = None,
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The script's own.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page about each lab into it.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run a script of `lab/scenarios/`, or your own; without a name, list those that are shipped.
@@ -164,11 +165,16 @@ def run(
     outcomes = []
     for number in range(seed, seed + runs):
         _say(f"{loaded.name}, seed {number}: {loaded.summary}")
-        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
+        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), _say_verdict, report)
         outcomes.append(scripts.carry_out(loaded, one, options))
         _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
     write_json(json_file, [outcome.document() for outcome in outcomes])
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _say_verdict(verdict: object) -> None:
+    for line in str(verdict).splitlines():
+        _say(f"  {line}")
 
 
 def _list_scenarios() -> None:
