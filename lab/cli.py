@@ -115,7 +115,8 @@ def up(
     from .laboratory import Lab
 
     with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
-        vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
+        at = [(vip.name, _in_url(vip.network.network_address), vip.port) for vip in lab.config.placed_vips]
+        vips = ", ".join(f"{name} {address}:{port}" for name, address, port in at)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
         lg.setLogLevel("output")  # what commands print, and where it belongs
         lg.ch.setStream(sys.stdout)

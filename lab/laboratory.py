@@ -208,7 +208,7 @@ class Lab:
 
     def connections(self, count: int, vip: str = "echo", interval_s: float = DEFAULT_INTERVAL_S) -> Connections:
         """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`."""
-        wanted = next((candidate for candidate in self.config.vips if candidate.name == vip), None)
+        wanted = next((candidate for candidate in self.config.placed_vips if candidate.name == vip), None)
         if wanted is None:
             raise WrongUse(f"there is no VIP {vip!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
         clients = self._of_role("client")
@@ -380,7 +380,7 @@ class Lab:
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
+        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.placed_vips}
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 

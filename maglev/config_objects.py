@@ -17,6 +17,7 @@ from maglev.config_checks import HealthCheck
 from maglev.config_fields import A_NAME, AN_ADDRESS, IP, ConfigObject, Name, read_address
 from maglev.config_forwarder import ConnectionTable, ForwarderOptions, Fragments, Metrics
 from maglev.config_pools import Endpoint, Member, Pool, flattened
+from maglev.config_prefixes import Prefixes, placed
 from maglev.config_vips import Vip
 from maglev.errors import MaglevError
 from maglev.flow import Address, pack_address
@@ -85,7 +86,8 @@ class Config(ConfigObject):
     shard: Name = "default"
     maglevs: tuple[MaglevMachine, ...] = ()
     pools: Mapping[str, Pool] = {}
-    vips: tuple[Vip, ...] = ()
+    prefix_groups: Mapping[str, Prefixes] = {}
+    vips: tuple[Vip, ...] = ()  # as they are written
     forwarder: ForwarderOptions = ForwarderOptions()
     metrics: Metrics = Metrics()
 
@@ -106,14 +108,14 @@ class Config(ConfigObject):
         """Returns all addresses of a shard's Maglevs: from any of them one may send packets on to another."""
         return frozenset(address for m in self.maglevs if m.shard == shard for address in m.addresses)
 
+    @cached_property
+    def placed_vips(self) -> tuple[Vip, ...]:
+        """All VIPs at their addresses: one of a prefix group stands here once for each prefix, under one name."""
+        return tuple(at for vip in self.vips for at in placed(vip, self.prefix_groups))
+
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
-        """Returns the VIPs of a shard, sorted by address, protocol and port."""
-        mine = (vip for vip in self.vips if vip.shard == shard)
-        return tuple(
-            sorted(
-                mine, key=lambda vip: (pack_address(vip.address), vip.network.prefixlen, vip.protocol_number, vip.port)
-            )
-        )
+        """Returns the VIPs of a shard at their addresses, sorted by address, protocol and port."""
+        return tuple(sorted((vip for vip in self.placed_vips if vip.shard == shard), key=_place))
 
     def pool_members(self, pool_name: str) -> tuple[Member, ...]:
         """Returns a pool flattened, sorted by address; KeyError if there is no such pool.
@@ -131,3 +133,8 @@ class Config(ConfigObject):
     def members_by_pool(self) -> Mapping[str, tuple[Member, ...]]:
         """All pools flattened, worked out once: forwarders ask for members many times a second."""
         return flattened(self.pools)
+
+
+def _place(vip: Vip) -> tuple[bytes, int, int, int]:
+    network = vip.network
+    return pack_address(network.network_address), network.prefixlen, vip.protocol_number, vip.port

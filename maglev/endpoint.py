@@ -32,7 +32,9 @@ def endpoint_addresses(config: Config) -> tuple[Address, ...]:
 def vips_of(config: Config, endpoints: Collection[Address]) -> tuple[Network, ...]:
     """Returns the VIPs, addresses and prefixes, that a machine with these endpoint addresses answers for, in order."""
     networks = {
-        vip.network for vip in config.vips if any(member.address in endpoints for member in config.vip_members(vip))
+        vip.network
+        for vip in config.placed_vips
+        if any(member.address in endpoints for member in config.vip_members(vip))
     }
     return tuple(sorted(networks, key=lambda network: (pack_address(network.network_address), network.prefixlen)))
 
