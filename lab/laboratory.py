@@ -326,9 +326,9 @@ class Lab:
         self.wait_converged()
 
     def reload(self) -> None:
-        """Writes the configuration, and waits until every running forwarder has taken it over."""
+        """Writes the configuration, and waits until every running endpoint and forwarder has taken it over."""
         self._write(self.document)
-        for node in self._of_role("maglev"):
+        for node in self._of_role("endpoint") + self._of_role("maglev"):
             if node.name not in self._down:
                 request(node.control, "POST", "/reload", COMMIT_TIMEOUT_S)
 

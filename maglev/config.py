@@ -19,6 +19,7 @@ from maglev.config_objects import (
     Config,
     ConnectionTable,
     Endpoint,
+    EndpointOptions,
     ForwarderOptions,
     Fragments,
     HealthCheck,
@@ -36,6 +37,7 @@ __all__ = [
     "Config",
     "ConnectionTable",
     "Endpoint",
+    "EndpointOptions",
     "ForwarderOptions",
     "HealthCheck",
     "MaglevMachine",
@@ -96,6 +98,7 @@ def parse(text: str, file: str = "<config>") -> Config:
         prefix_groups=draft.prefix_groups,
         vips=tuple(draft.vips.values()),
         forwarder=outline.forwarder,
+        endpoint=outline.endpoint,
         metrics=outline.metrics,
     )
 
@@ -111,6 +114,7 @@ class _Outline(BaseModel):
     prefix_groups: dict[str, Any] = Field(default={}, description="a mapping from names to lists of prefixes")
     vips: list[Any] = Field(default=[], description="a list of VIPs")
     forwarder: ForwarderOptions = Field(default=ForwarderOptions(), description="a mapping with forwarder options")
+    endpoint: EndpointOptions = Field(default=EndpointOptions(), description="a mapping with endpoint options")
     metrics: Metrics = Field(default=Metrics(), description="where metrics are served, such as {port: 9400}")
 
 
@@ -173,6 +177,7 @@ _INNER: Mapping[str, type[BaseModel]] = {
     "endpoints": Endpoint,
     "health_check": HealthCheck,
     "forwarder": ForwarderOptions,
+    "endpoint": EndpointOptions,
     "connection_table": ConnectionTable,
     "fragments": Fragments,
     "metrics": Metrics,

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from maglev.config_checks import HealthCheck
+from maglev.config_endpoint import EndpointOptions
 from maglev.config_fields import A_NAME, AN_ADDRESS, IP, ConfigObject, Name, read_address
 from maglev.config_forwarder import ConnectionTable, ForwarderOptions, Fragments, Metrics
 from maglev.config_pools import Endpoint, Member, Pool, flattened
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "ConnectionTable",
     "Endpoint",
+    "EndpointOptions",
     "ForwarderOptions",
     "Fragments",
     "HealthCheck",
@@ -89,6 +91,7 @@ class Config(ConfigObject):
     prefix_groups: Mapping[str, Prefixes] = {}
     vips: tuple[Vip, ...] = ()  # as they are written
     forwarder: ForwarderOptions = ForwarderOptions()
+    endpoint: EndpointOptions = EndpointOptions()
     metrics: Metrics = Metrics()
 
     def maglev(self, name: str) -> MaglevMachine:

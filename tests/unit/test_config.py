@@ -140,6 +140,11 @@ BAD = [
     ({"forwarder.trace_reports_per_s": -1}, "forwarder.trace_reports_per_s", -1, "a number from 0 to 1000"),
     ({"forwarder.trace_reports_per_s": 1001}, "forwarder.trace_reports_per_s", 1001, "a number from 0 to 1000"),
     # metrics
+    ({"endpoint": {"vip_linger_s": -1}}, "endpoint.vip_linger_s", -1, "seconds that open connections keep a VIP"),
+    ({"endpoint": {"vip_linger_s": 86401}}, "endpoint.vip_linger_s", 86401, "a number from 0 to 86400"),
+    ({"endpoint": {"vip_linger_s": "60"}}, "endpoint.vip_linger_s", "60", "seconds"),
+    ({"endpoint": {"linger": 1}}, "endpoint.linger", 1, "only the keys vip_linger_s"),
+    ({"endpoint": []}, "endpoint", "a list", "a mapping with the keys vip_linger_s"),
     ({"metrics": {"port": -1}}, "metrics.port", -1, "a whole number from 1 to 65535, or 0 or null for no metrics"),
     ({"metrics": {"port": 65536}}, "metrics.port", 65536, "from 1 to 65535"),
     ({"metrics": {"port": "9400"}}, "metrics.port", "9400", "a whole number"),

@@ -19,6 +19,7 @@ from scapy.layers.l2 import Ether
 
 from maglev.config import HealthCheck
 from maglev.engine import decapsulation
+from maglev.engine.held_vips import HeldVips
 from maglev.engine.probes import Prober
 from maglev.engine.vip_path import DEVICE, MARK, PORTS, TABLE, VipPath
 from maglev.errors import Discard, PlatformError, Reason
@@ -67,7 +68,7 @@ class Endpoint:
         undo.callback(self._ended.set)
         device, receivers = decapsulation.make_tun_device(undo), decapsulation.open_receivers([OWN, OWN_V6], undo)
         ip("link set lo up")
-        decapsulation.hold_vips([ip_network(VIP), ip_network(VIP_V6)], undo)
+        HeldVips(undo).follow([ip_network(VIP), ip_network(VIP_V6)])
         self._tcp = undo.enter_context(socket.create_server(("", PORT), family=socket.AF_INET6, dualstack_ipv6=True))
         self._udp = {port: undo.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for port in (PORT, DNS_PORT)}
         for port, server in self._udp.items():
