@@ -47,6 +47,15 @@ class Hash(StrEnum):
     rendezvous = "rendezvous"
 
 
+class Format(StrEnum):
+    """Languages of drawings."""
+
+    text = "text"
+    svg = "svg"
+    mermaid = "mermaid"
+    dot = "dot"
+
+
 class Switch(StrEnum):
     """On or off."""
 
@@ -125,6 +134,53 @@ def up(
         _say("taking it away")
 
 
+@app.command(short_help="Run a script: do something to a lab, and judge what came of it.")
+def run(
+    script: Annotated[str | None, typer.Argument(help="A scenario's name, or a Python file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs, with the seeds that follow.")] = 1,
+    without: Annotated[list[str] | None, typer.Option(metavar="PROTECTION", help="What to do without.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The script's own.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run a script of `lab/scenarios/`, or your own; without a name, list those that are shipped.
+
+    With --without, it runs without a protection, and should fail: each scenario says what saves it.
+    """
+    from . import script as scripts
+
+    if script is None:
+        return _list_scenarios()
+    _check_writable(json_file)
+    loaded = scripts.load(script)
+    options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
+    outcomes = []
+    for number in range(seed, seed + runs):
+        _say(f"{loaded.name}, seed {number}: {loaded.summary}")
+        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
+        outcomes.append(scripts.carry_out(loaded, one, options))
+        _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
+    _write_json(json_file, [outcome.document() for outcome in outcomes])
+    raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _list_scenarios() -> None:
+    from . import script as scripts
+
+    table = Table("scenario", "what it is about", "what saves it (--without)", box=None)
+    for name in scripts.shipped():
+        loaded = scripts.load(name)
+        table.add_row(name, loaded.summary, loaded.protection)
+    console.print(table)
+
+
+def _assignments(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
 @app.command(short_help="Follow a packet through a lab that runs.")
 def trace(
     client: Annotated[str, typer.Argument(help="Who sends it, such as c1.")],
@@ -157,6 +213,32 @@ def _running(lab: str | None) -> Site:
         return next(iter(running.values()))
     there = ", ".join(running) or "none: start one with maglab up, in another terminal"
     raise WrongUse(f"no lab {lab!r} is running; there are {there}" if lab else f"name a --lab; running are {there}")
+
+
+@app.command(short_help="Draw a topology.")
+def graph(
+    topology: Annotated[str, typer.Argument(help="Topology to draw.")] = "rack",
+    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs.")] = None,
+    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: as FILE ends, else text.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
+    all_nodes: Annotated[bool, typer.Option("--all", help="Draw every node, however many are wired alike.")] = False,
+) -> None:
+    """Draw a topology: `maglab graph rack --maglevs 4 -o rack.svg`. Needs no root."""
+    from . import graph as drawing
+    from .laboratory import load_topology
+    from .wiring import of_topo
+
+    given = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+    options = {name: number for name, number in given.items() if number is not None}
+    _check_writable(output, "--output")
+    wiring = of_topo(load_topology(topology, options))
+    drawn = drawing.draw(wiring, format or drawing.format_of(output), everyone=all_nodes)
+    if output is None:
+        typer.echo(drawn, nl=False)
+    else:
+        output.write_text(drawn, encoding="utf-8")
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
@@ -227,9 +309,9 @@ def _in_url(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
-def _check_writable(path: Path | None) -> None:
+def _check_writable(path: Path | None, option: str = "--json") -> None:
     if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise WrongUse(f"--json {path}: cannot write there; name a file in a directory that exists")
+        raise WrongUse(f"{option} {path}: cannot write there; name a file in a directory that exists")
 
 
 def _write_json(path: Path | None, document: object) -> None:

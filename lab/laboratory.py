@@ -10,9 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,22 +22,19 @@ from mininet.net import Mininet
 from mininet.topo import Topo
 
 import maglev.config
-from maglev.engine.control import request
 from maglev.errors import ConfigError
 
-from . import convergence, faults, observe
+from . import convergence, observe, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
-from .faults import Fault
-from .nodes import CONFIG, ROOT, ConfiguredNode, LabNode, nursery_of, write_config
+from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
 from .observe import Snapshot
 from .site import Site
+from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
-
-CONVERGE_TIMEOUT_S = 20.0
-DRAIN_QUIET_S = 0.1  # a drained Maglev's share is gone when no router sends to it, and for so long nothing has come
-COMMIT_TIMEOUT_S = 10.0  # for a forwarder to take over a configuration
+from .ways import Record
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -54,11 +50,12 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab:
+class Lab(NodeFaults):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
+    it is served. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -67,6 +64,7 @@ class Lab:
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        configure: Callable[[dict[str, Any]], None] = lambda document: None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -74,6 +72,7 @@ class Lab:
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        configure(self.document)
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
@@ -82,6 +81,7 @@ class Lab:
         self._down: set[str] = set()
         self._drained: set[str] = set()
         self._changed_at = time.monotonic()
+        self.timeline = Timeline()
         self.start_s = 0.0
 
     @staticmethod
@@ -101,6 +101,7 @@ class Lab:
         setLogLevel("error")
         started = time.monotonic()
         self._site = Site.create(self.topology)
+        self.timeline.keep_in(self._site.directory / timeline.FILE)
         nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
             write_config(self._site.directory / CONFIG, self.document)
@@ -222,153 +223,16 @@ class Lab:
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 
-    # Faults
-
-    def kill(self, name: str, daemon: str | None = None) -> Fault:
-        """Kills a Maglev's or an endpoint's processes with SIGKILL, or only the daemon that is named."""
-        node = self.node(name, "maglev", "endpoint")
-        if daemon is not None and daemon not in node.daemons:
-            raise WrongUse(f"{name} runs no {daemon!r}; it runs {', '.join(node.daemons) or 'nothing'}")
-        self._lose(node)
-        node.stop_daemons(names=[daemon] if daemon else ())
-        return Fault("kill", name, lambda: self.revive(name))
-
-    def power_off(self, name: str) -> Fault:
-        """Takes a Maglev's or an endpoint's power: no goodbye, its packets just vanish."""
-        node = self.node(name, "maglev", "endpoint")
-        self._lose(node)
-        faults.power_off(node)
-        node.is_dark = True
-        return Fault("power off", name, lambda: self.revive(name))
-
-    def revive(self, name: str) -> None:
-        """Starts a node again that was killed or powered off."""
-        node = self.node(name, "maglev", "endpoint")
-        if name not in self._down:
-            raise WrongUse(f"{name} is running; down are {', '.join(sorted(self._down)) or 'none'}")
-        node.stop_daemons()
-        if node.is_dark:
-            faults.light(node)
-            node.is_dark = False
-        node.start_daemons()
-        self._down.discard(name)
-        if node.role == "maglev":
-            self._drained.discard(name)  # a forwarder that starts is not draining
-        self._changed()
-
-    def drain(self, name: str) -> Fault:
-        """Takes a node out of service without hurting a connection.
-
-        An endpoint gets weight 0: it keeps the connections it has, and no new one. A Maglev withdraws its VIPs; when
-        its share of the packets has gone elsewhere, its daemons are stopped.
-        """
-        node = self.node(name, "maglev", "endpoint")
-        if name in self._down | self._drained:
-            raise WrongUse(f"{name} is down or drained already")
-        if node.role == "endpoint":
-            self._set_weight(node, 0)
-            self._drained.add(name)
-            return Fault("drain", name, lambda: self.undrain(name))
-        self._drained.add(name)
-        self._changed()
-        request(node.control, "POST", "/drain")
-        self._wait_withdrawn(node)
-        wait = f"wait_s={CONVERGE_TIMEOUT_S:g}&quiet_s={DRAIN_QUIET_S:g}"
-        request(node.control, "POST", f"/drain?{wait}", 2 * CONVERGE_TIMEOUT_S)
-        self._down.add(name)
-        node.stop_daemons()
-        return Fault("drain", name, lambda: self.revive(name))
-
-    def undrain(self, name: str) -> None:
-        """Gives a drained endpoint its weight back."""
-        node = self.node(name, "endpoint")
-        if name not in self._drained:
-            raise WrongUse(f"{name} is not drained; drained are {', '.join(sorted(self._drained)) or 'none'}")
-        self._set_weight(node, 1)
-        self._drained.discard(name)
-
-    def upgrade(self, maglevs: Sequence[str] = (), forwarder: Mapping[str, Any] | None = None) -> None:
-        """Restarts Maglevs (all, unless some are named), one at a time: drained, restarted, back in service, the next.
-
-        `forwarder` has options that a running forwarder cannot take over, such as `{"engine": "socket"}`: each takes
-        them up when it starts again. Until then it refuses them, and serves on.
-        """
-        for name in maglevs:
-            self.node(name, "maglev")
-        if forwarder:
-            self._write({**self.document, "forwarder": {**self.document["forwarder"], **forwarder}})
-        for name in maglevs or self.maglevs:
-            with self.drain(name):
-                pass
-            self.wait_converged()
-
-    def push(self, maglev: str, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Has one Maglev serve a configuration that no file says, until its file counts again; returns what changed.
-
-        ControlError, with everything that is wrong, if the Maglev refuses it.
-        """
-        node = self.node(maglev, "maglev")
-        body = yaml.safe_dump(dict(document), sort_keys=False).encode()
-        answer = request(node.control, "PUT", "/config", COMMIT_TIMEOUT_S, body)
-        self._changed()
-        return answer
-
-    def restore(self) -> None:
-        """Undoes every fault that still is, closes connections that still are held, and waits until all is well."""
-        for held in self._connections:
-            held.abandon()
-        self._connections.clear()
-        for node in self.net.hosts:
-            if node.name in self._down:
-                self.revive(node.name)
-            elif node.name in self._drained:
-                self.undrain(node.name)
-        self.wait_converged()
-
-    def reload(self) -> None:
-        """Writes the configuration, and waits until every running endpoint and forwarder has taken it over."""
-        self._write(self.document)
-        for node in self._of_role("endpoint") + self._of_role("maglev"):
-            if node.name not in self._down:
-                request(node.control, "POST", "/reload", COMMIT_TIMEOUT_S)
-
-    def _write(self, document: dict[str, Any]) -> None:
-        self.config = self._validated(document)
-        self.document = document
-        write_config(self.directory / CONFIG, document)
-        self._changed()
-
-    def _set_weight(self, node: LabNode, weight: float) -> None:
-        for pool in self.document["pools"].values():
-            for endpoint in pool.get("endpoints", []):
-                if str(ip_address(endpoint["address"])) in node.addresses.values():
-                    endpoint["weight"] = weight
-        self.reload()
-
-    def _lose(self, node: LabNode) -> None:
-        if node.name in self._down:
-            raise WrongUse(f"{node.name} is down already")
-        self._down.add(node.name)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._changed_at = time.monotonic()
-
-    def _wait_withdrawn(self, node: ConfiguredNode) -> None:
-        """Waits until no router sends to a Maglev any more."""
-
-        def missing() -> str:
-            hops = {hop for router in self._of_role("router") for each in observe.ecmp(router).values() for hop in each}
-            return "" if hops.isdisjoint(node.addresses.values()) else f"a router still sends to {node.name}"
-
-        wait_until(missing, CONVERGE_TIMEOUT_S, f"draining {node.name}")
-
     # Observation
 
     def snapshot(self) -> Snapshot:
         """Returns what can be seen of the lab now."""
         maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
         return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
+
+    def ways(self) -> Record:
+        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
+        return Record(self._of_role("router"))
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
@@ -410,9 +274,14 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def topology_names() -> list[str]:
+    """Returns the topologies that there are."""
+    return sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+
+
 def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
     """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
-    there = sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
+    there = topology_names()
     if name not in there:
         raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
     make = importlib.import_module(f"topologies.{name}").topos[name]

@@ -33,6 +33,7 @@ CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a 
 OUTER_MTU_BYTES, INNER_MTU_BYTES = 1500, 1600  # before the routers; behind them, where GRE adds 24 bytes
 HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 ROUTER_AS, MAGLEV_AS = 65000, 65001
+BIRD_TABLE = 100  # the kernel's table that BIRD writes where another daemon makes next-hop groups of its routes
 # ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
 # same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.
 ECMP_FIELDS = str(0x01 + 0x02 + 0x04 + 0x10 + 0x20)  # addresses, protocol, ports; for IPv6 no flow label (0x08)
@@ -220,19 +221,33 @@ NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
 class Router(LabNode):
     """Linux with BIRD: learns VIPs by BGP from its Maglevs, and spreads flows over them by ECMP on the 5-tuple.
 
-    `vip_prefix` and, for IPv6, `vip_prefix6` are what its import filters let in, and nothing else.
+    `vip_prefix` and, for IPv6, `vip_prefix6` are what its import filters let in, and nothing else. `ecmp` is how it
+    spreads over next hops: `threshold`, as the kernel's multipath routes do, or `resilient`, by next-hop groups of so
+    many `buckets`, which may move to another next hop when they have been idle for `idle_timer_s`.
     """
 
     role = "router"
 
-    def config(self, vip_prefix: str = "192.0.2.0/24", vip_prefix6: str = "2001:db8::/64", **params: Any) -> Any:
+    def config(
+        self,
+        vip_prefix: str = "192.0.2.0/24",
+        vip_prefix6: str = "2001:db8::/64",
+        ecmp: str = "threshold",
+        buckets: int = 128,
+        idle_timer_s: float = 0.0,
+        **params: Any,
+    ) -> Any:
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
+        self.is_resilient = ecmp == "resilient"
+        self._groups = ["--table", str(BIRD_TABLE), "--buckets", str(buckets), "--idle-timer", f"{idle_timer_s:g}"]
         return super().config(sysctls=ROUTER_SYSCTLS, **params)
 
     def start_daemons(self) -> None:
         self._count_vip_packets()
         (self.directory / "bird.conf").write_text(self.bird_config())
         self.start("bird", ["bird", "-f", "-c", self._file("bird.conf"), "-s", self._file("bird.ctl")])
+        if self.is_resilient:
+            self.start("nexthops", [project_python(), "-m", "lab.nexthops", *self._groups])
 
     def _file(self, name: str) -> str:
         return str(self.directory / name)
@@ -252,15 +267,15 @@ router id {self.address};
 protocol device {{ scan time 1; }}
 {families}{sessions}"""
 
-    @staticmethod
-    def _bird_family(version: int, prefix: str) -> str:
+    def _bird_family(self, version: int, prefix: str) -> str:
         """Returns what a family needs: VIPs into the kernel with all their next hops, and sessions to learn them by.
 
         Each family has sessions of its own, so that a Maglev's next hop is its address on the link, whichever link.
         """
         network = ip_network(prefix)
+        table = f"    kernel table {BIRD_TABLE};\n" if self.is_resilient else ""
         return f"""protocol kernel {{
-    ipv{version} {{ import none; export where source = RTS_BGP; }};
+{table}    ipv{version} {{ import none; export where source = RTS_BGP; }};
     merge paths on limit 64;
 }}
 filter only_vips{version} {{

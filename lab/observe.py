@@ -78,6 +78,7 @@ def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
     return {
         route["dst"]: tuple(sorted(hop["gateway"] for hop in route.get("nexthops", [route]) if _is_usable(hop)))
         for route in routes
+        if "table" not in route  # others than the main one are named
     }
 
 

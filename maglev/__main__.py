@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     endpoint.add_argument("--decapsulation", choices=("auto", "kernel", "tun"), default="auto",
                           help="kernel GRE devices, or a TUN device fed by this process (default: auto)")  # fmt: skip
 
+    names = _daemon(commands, "nameserver", "answer DNS with the VIPs of the nearest site that has room", _nameserver)
+    names.add_argument("--address", type=_address, action="append", default=[],
+                       help="where to answer; may be given more than once")  # fmt: skip
+
     nursery = commands.add_parser("nursery", help="a process whose forks are daemons that start at once; run by a lab")
     nursery.add_argument("--socket", required=True, type=Path, metavar="PATH", help="where it takes orders")
     nursery.set_defaults(run=_nursery)
@@ -148,6 +152,12 @@ def _endpoint(options: argparse.Namespace) -> None:
 
     control = options.control or _control(options, f"endpoint-{options.address or 'self'}")
     EndpointDaemon(options.config, options.address).run(Path(control), options.decapsulation)
+
+
+def _nameserver(options: argparse.Namespace) -> None:
+    from . import nameserver
+
+    nameserver.run(options.config, options.address, _control(options, "nameserver"))
 
 
 def _nursery(options: argparse.Namespace) -> None:

@@ -34,13 +34,13 @@ LIMIT = 250  # addresses: one /24 a link, numbered by its third byte
 class Rack(Topo):  # type: ignore[misc]
     """N Maglevs and K endpoints behind one router."""
 
-    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2) -> None:
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250."""
+    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, **router: object) -> None:
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has r1's options."""
         for what, number in (("maglevs", maglevs), ("endpoints", endpoints), ("clients", clients)):
             if not isinstance(number, int) or not 1 <= number <= LIMIT:
                 raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
         self.cluster = cluster(maglevs, endpoints)
-        self.addHost("r1", cls=Router, vip_prefix=VIP_PREFIX, vip_prefix6=VIP_PREFIX6)
+        self.addHost("r1", cls=Router, vip_prefix=VIP_PREFIX, vip_prefix6=VIP_PREFIX6, **router)
         for number in range(1, clients + 1):
             self._add(f"c{number}", Client, f"0.{number}", OUTER_MTU_BYTES)
         for number in range(1, endpoints + 1):
