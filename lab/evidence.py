@@ -69,9 +69,11 @@ class Captures:
 
 
 def keep(lab: Lab, directory: Path) -> None:
-    """Writes a running lab's logs, configurations, routes, tables and snapshot into `directory`."""
+    """Writes a running lab's logs, configurations, routes, tables and snapshot into `directory`; no passwords."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copytree(lab.directory, directory / "nodes", dirs_exist_ok=True, ignore=_not_files)
+    for node in lab.net.hosts:
+        _take_out(node.bgp_password, directory / "nodes" / node.name)
     for node in lab.net.hosts:
         place = directory / "nodes" / node.name
         for name, command in COMMANDS.items():
@@ -83,6 +85,11 @@ def keep(lab: Lab, directory: Path) -> None:
     except LabError as error:
         snapshot = f"no snapshot: {error}"
     (directory / "snapshot.json").write_text(snapshot)
+
+
+def _take_out(password: str, directory: Path) -> None:
+    for file in directory.glob("*.conf") if password else ():
+        file.write_text(file.read_text().replace(password, "(bgp_password)"))
 
 
 def _not_files(directory: str, names: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the fil
 from mininet.topo import Topo
 
 from lab.nodes import INNER_MTU_BYTES, OUTER_MTU_BYTES, Client, Endpoint, Maglev, Router
+from lab.tcp_md5 import checked
 
 VIP, VIP_PREFIX = "192.0.2.1", "192.0.2.0/24"
 VIP6, VIP_PREFIX6 = "2001:db8::1", "2001:db8::/64"
@@ -34,19 +35,25 @@ LIMIT = 250  # addresses: one /24 a link, numbered by its third byte
 class Rack(Topo):  # type: ignore[misc]
     """N Maglevs and K endpoints behind one router."""
 
-    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, **router: object) -> None:
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has r1's options."""
+    def build(
+        self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, bgp_password: str = "", **router: object
+    ) -> None:
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has r1's options.
+
+        With a `bgp_password` router and Maglevs sign their BGP sessions; it is kept out of logs and process lists.
+        """
+        password = {"bgp_password": checked(bgp_password)}
         for what, number in (("maglevs", maglevs), ("endpoints", endpoints), ("clients", clients)):
             if not isinstance(number, int) or not 1 <= number <= LIMIT:
                 raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
         self.cluster = cluster(maglevs, endpoints)
-        self.addHost("r1", cls=Router, vip_prefix=VIP_PREFIX, vip_prefix6=VIP_PREFIX6, **router)
+        self.addHost("r1", cls=Router, vip_prefix=VIP_PREFIX, vip_prefix6=VIP_PREFIX6, **password, **router)
         for number in range(1, clients + 1):
             self._add(f"c{number}", Client, f"0.{number}", OUTER_MTU_BYTES)
         for number in range(1, endpoints + 1):
             self._add(f"s{number}", Endpoint, f"2.{number}", INNER_MTU_BYTES, cluster=self.cluster)
         for number in range(1, maglevs + 1):
-            self._add(f"m{number}", Maglev, f"1.{number}", INNER_MTU_BYTES, cluster=self.cluster)
+            self._add(f"m{number}", Maglev, f"1.{number}", INNER_MTU_BYTES, cluster=self.cluster, **password)
 
     def _add(self, name: str, cls: type, link: str, mtu: int, **options: object) -> None:
         network, network6 = f"10.{link}", f"fd00:{link.replace('.', ':')}:"
