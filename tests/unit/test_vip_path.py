@@ -10,9 +10,11 @@ import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import probers
 import pytest
 from dnslib import RR, DNSRecord
-from namespaces import DEADLINE_S, MAGLEV, ROUTER, ip
+from namespaces import MAGLEV, ROUTER, ip
+from probers import until
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import GRE as GRE_LAYER
 from scapy.layers.l2 import Ether
@@ -20,7 +22,6 @@ from scapy.layers.l2 import Ether
 from maglev.config import HealthCheck
 from maglev.engine import decapsulation
 from maglev.engine.held_vips import HeldVips
-from maglev.engine.probes import Prober
 from maglev.engine.vip_path import DEVICE, MARK, PORTS, TABLE, VipPath
 from maglev.errors import Discard, PlatformError, Reason
 from maglev.flow import unpack_address
@@ -31,13 +32,6 @@ ENDPOINT = ip_address(ROUTER)  # the machine next door is the endpoint here
 OWN = ip_address(MAGLEV)
 OWN_V6, ENDPOINT_V6, VIP_V6 = (ip_address(text) for text in ("2001:db8:1::2", "2001:db8:1::1", "2001:db8:5::1"))
 PORT, DNS_PORT = 8080, 53
-
-
-def until(condition, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
-        time.sleep(0.005)
 
 
 class Gate(decapsulation.Gate):
@@ -133,16 +127,10 @@ def endpoint_next_door(wires):
 
 @contextlib.contextmanager
 def probing(*checks, own=(OWN,)):
-    path = VipPath(own)
-    path.open([VIP, VIP_V6])
-    prober = Prober(lambda states: None, path=path)
-    prober.set_checks(checks)
-    prober.start()
-    try:
-        yield prober
-    finally:
-        prober.stop()
-        path.close()
+    with contextlib.closing(VipPath(own)) as path:
+        path.open([VIP, VIP_V6])
+        with probers.probing(checks, path=path) as prober:
+            yield prober
 
 
 def verdicts(prober):
