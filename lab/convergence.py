@@ -6,7 +6,7 @@ and of the forwarders.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
@@ -19,7 +19,7 @@ from .errors import LabError
 class Expected:
     """What the lab should look like by now."""
 
-    vips: Collection[str]  # addresses, and prefixes
+    vips: Mapping[str, Collection[str]]  # address or prefix: names of the Maglevs that announce it
     down: Collection[str]  # names of nodes that were killed or powered off
     drained: Collection[str]  # names of nodes that were drained
 
@@ -27,8 +27,9 @@ class Expected:
 def missing(nodes: Sequence[Any], expected: Expected) -> str:
     """Returns what is not yet as it should be, "" if all is; LabError for a daemon that ended though nobody killed it.
 
-    All is well when every router's kernel spreads every VIP over exactly the Maglevs that serve, and each of these is
-    ready, finds exactly the living endpoints healthy, and has built the same lookup tables as the others.
+    All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, and
+    each of these is ready, finds exactly the living endpoints healthy, and has built the same lookup tables as the
+    others.
     """
     _check_daemons(nodes)
     out_of_service = {*expected.down, *expected.drained}
@@ -52,8 +53,8 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
                 raise LabError(f"{node.name}'s {name} has ended by itself: {last or 'it said nothing'}")
 
 
-def _wrong_routes(routers: Sequence[Any], serving: Sequence[Any], vips: Collection[str]) -> str:
-    hops = {vip: _hops(serving, ip_network(vip).version) for vip in vips}
+def _wrong_routes(routers: Sequence[Any], serving: Sequence[Any], vips: Mapping[str, Collection[str]]) -> str:
+    hops = {vip: _hops(serving, announcing, ip_network(vip).version) for vip, announcing in vips.items()}
     expected = {vip: found for vip, found in hops.items() if found}
     for router in routers:
         actual = observe.ecmp(router)
@@ -62,8 +63,9 @@ def _wrong_routes(routers: Sequence[Any], serving: Sequence[Any], vips: Collecti
     return ""
 
 
-def _hops(serving: Sequence[Any], version: int) -> tuple[str, ...]:
-    return tuple(sorted(node.addresses[version] for node in serving if version in node.addresses))
+def _hops(serving: Sequence[Any], announcing: Collection[str], version: int) -> tuple[str, ...]:
+    nodes = (node for node in serving if node.name in announcing)
+    return tuple(sorted(node.addresses[version] for node in nodes if version in node.addresses))
 
 
 def _wrong_views(serving: Sequence[Any], living: set[str], drained: set[str]) -> str:

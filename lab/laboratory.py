@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,18 +24,20 @@ from mininet.topo import Topo
 
 import maglev.config
 from maglev.errors import ConfigError
+from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, observe, timeline
+from . import convergence, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
-from .observe import Snapshot
+from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
-from .ways import Record
+from .wiring import of_topo
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -50,12 +53,13 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(NodeFaults):
+class Lab(NodeFaults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
-    it is served. `progress` is told, in a few words, what is being done.
+    it is served. `student` has files whose functions stand in the place of one of `maglev`'s modules,
+    named as the key, in all daemons of the lab. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -65,13 +69,17 @@ class Lab(NodeFaults):
         hash: str = "maglev",
         connection_table: bool = True,
         configure: Callable[[dict[str, Any]], None] = lambda document: None,
+        student: Mapping[str, Path] | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
+        if student:
+            self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
         configure(self.document)
         self.config = self._validated(self.document)
         self._progress = progress
@@ -82,6 +90,8 @@ class Lab(NodeFaults):
         self._drained: set[str] = set()
         self._changed_at = time.monotonic()
         self.timeline = Timeline()
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._student = dict(student or {})
         self.start_s = 0.0
 
     @staticmethod
@@ -102,6 +112,8 @@ class Lab(NodeFaults):
         started = time.monotonic()
         self._site = Site.create(self.topology)
         self.timeline.keep_in(self._site.directory / timeline.FILE)
+        if self._student:
+            self._site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
         nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
             write_config(self._site.directory / CONFIG, self.document)
@@ -114,6 +126,14 @@ class Lab(NodeFaults):
             self.stop()
             raise
         self.start_s = time.monotonic() - started
+        self.timeline.about(
+            lab=self._asked_for,
+            wiring=asdict(of_topo(self._topo)),
+            command=particulars.command(),
+            versions=particulars.versions(),
+            machine=particulars.machine(),
+            start_s=round(self.start_s, 3),
+        )
         return self
 
     def stop(self) -> None:
@@ -122,6 +142,7 @@ class Lab(NodeFaults):
             self._take_away()
 
     def _take_away(self) -> None:
+        self._end_recordings()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -223,28 +244,24 @@ class Lab(NodeFaults):
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 
-    # Observation
-
-    def snapshot(self) -> Snapshot:
-        """Returns what can be seen of the lab now."""
-        maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
-        return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
-
-    def ways(self) -> Record:
-        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
-        return Record(self._of_role("router"))
+    # Convergence
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
-        Converged means: every router's kernel spreads every VIP over exactly the Maglevs that serve, and all of these
-        are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
+        and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
         """
         wait_until(self._not_converged, timeout_s, "convergence")
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.placed_vips}
+        vips = {
+            str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
+                machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
+            }
+            for vip in self.config.placed_vips
+        }
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
 
 

@@ -61,6 +61,7 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.id = directory.name
+        self.variables: dict[str, str] = {}  # what else this lab's processes find in their environment
         self.nursery: Any = None  # the lab's `nursery.Nursery`, once there is one
 
     @classmethod
@@ -74,7 +75,7 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """Returns the environment of everything that this lab starts."""
-        return {**os.environ, ID_VARIABLE: self.id}
+        return {**os.environ, **self.variables, ID_VARIABLE: self.id}
 
     def enter(self, process: Process) -> None:
         """Enters a process in the ledger."""

@@ -27,6 +27,7 @@ from maglev.config_objects import (
     Member,
     Metrics,
     Pool,
+    QuicCid,
     Vip,
 )
 from maglev.config_prefixes import PrefixGroup
@@ -45,6 +46,7 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
     "load",
     "load_all",
@@ -180,4 +182,5 @@ _INNER: Inner = {
     "connection_table": ConnectionTable,
     "fragments": Fragments,
     "metrics": Metrics,
+    "quic_cid": QuicCid,
 }

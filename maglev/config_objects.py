@@ -19,7 +19,7 @@ from maglev.config_fields import A_NAME, AN_ADDRESS, IP, ConfigObject, Name, rea
 from maglev.config_forwarder import ConnectionTable, ForwarderOptions, Fragments, Metrics
 from maglev.config_pools import Endpoint, Member, Pool, flattened
 from maglev.config_prefixes import Prefixes, placed
-from maglev.config_vips import Vip
+from maglev.config_vips import QuicCid, Vip
 from maglev.errors import MaglevError
 from maglev.flow import Address, pack_address
 
@@ -35,6 +35,7 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
 ]
 
@@ -107,9 +108,15 @@ class Config(ConfigObject):
         machines = sorted((m for m in self.maglevs if m.shard == shard), key=lambda m: pack_address(m.address))
         return tuple(Member(machine.address, 1.0, check) for machine in machines)
 
-    def peer_addresses(self, shard: str) -> frozenset[Address]:
-        """Returns all addresses of a shard's Maglevs: from any of them one may send packets on to another."""
-        return frozenset(address for m in self.maglevs if m.shard == shard for address in m.addresses)
+    @property
+    def maglev_addresses(self) -> frozenset[Address]:
+        """Returns all addresses of all Maglevs: from any of them one may send packets on to another."""
+        return frozenset(address for machine in self.maglevs for address in machine.addresses)
+
+    def allies(self, shard: str) -> tuple[str, ...]:
+        """Returns the shards that serve a VIP together with one, itself first: usually that is alone."""
+        shared = (vip.served_by for vip in self.vips if shard in vip.served_by)
+        return tuple(dict.fromkeys((shard, *(other for shards in shared for other in shards))))
 
     @cached_property
     def placed_vips(self) -> tuple[Vip, ...]:
@@ -117,8 +124,21 @@ class Config(ConfigObject):
         return tuple(at for vip in self.vips for at in placed(vip, self.prefix_groups))
 
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
-        """Returns the VIPs of a shard at their addresses, sorted by address, protocol and port."""
-        return tuple(sorted((vip for vip in self.placed_vips if vip.shard == shard), key=_place))
+        """Returns the VIPs that a shard's Maglevs forward, at their addresses, sorted by address, protocol and port."""
+        return tuple(sorted((vip for vip in self.placed_vips if shard in vip.served_by), key=_place))
+
+    def sharing_addresses_with(self, name: str) -> frozenset[str]:
+        """Returns the names of a VIP and of all that share an address with it, or with one that does.
+
+        Routers know addresses only: what becomes of one of them becomes of them all.
+        """
+        names: set[str] = set()
+        more = {name}
+        while more != names:
+            names = more
+            networks = {vip.network for vip in self.placed_vips if vip.name in names}
+            more = {vip.name for vip in self.placed_vips if vip.network in networks}
+        return frozenset(names)
 
     def pool_members(self, pool_name: str) -> tuple[Member, ...]:
         """Returns a pool flattened, sorted by address; KeyError if there is no such pool.

@@ -18,6 +18,7 @@ from maglev.errors import ConfigError, Reason
 from maglev.flow import pack_address
 from maglev.forwarding import Statistics
 from maglev.health import Plan
+from maglev.moving import next_step
 from maglev.selection import MapBuilder
 from maglev.vips import service_at
 
@@ -287,3 +288,26 @@ def test_what_may_be_written():
     ]
     for vips, groups in sound:
         assert len(parsed(vips=vips, groups=groups).vips) == len(vips)
+
+
+def test_a_vip_moves_to_another_shard_with_all_its_places_and_whatever_stands_there():
+    """Routers know addresses only: one that stands at one of its places moves too, and one elsewhere does not."""
+    written = document(vips=[WWW, BLOCK, {**ALONE, "address": PLACES[1], "port": 443}])
+    written["maglevs"].append({"name": "m2", "address": "10.1.2.2", "shard": "other"})
+    steps = 0
+    while step := next_step(written, config.parse(json.dumps(written)), "www", "other"):
+        written, steps = step.document, steps + 1
+        assert "0.0.0.1 in each prefix of public" in step.what
+    served = config.parse(json.dumps(written))
+    assert (steps, [vip.shard for vip in served.vips]) == (5, ["other", "default", "other"])
+    assert {vip.shown for vip in served.vips_of("other")} == set(PLACES)
+
+
+def test_what_shares_an_address_shares_its_shard():
+    written = document(vips=[WWW, {**ALONE, "address": PLACES[1], "port": 443, "shard": "other"}])
+    written["maglevs"].append({"name": "m2", "address": "10.1.2.2", "shard": "other"})
+    with pytest.raises(ConfigError) as caught:
+        config.parse(json.dumps(written))
+    [problem] = caught.value.problems
+    assert (problem.field, problem.value) == ("vips[1].shard", "other")
+    assert "which has the same address 198.51.100.1: default" in problem.allowed
