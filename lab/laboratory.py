@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
 import os
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,10 +23,11 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, particulars, timeline
+from . import convergence, interrupts, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
-from .errors import CannotStart, LabError, WrongUse
-from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
+from .errors import CannotStart, LabError, NotInTime, WrongUse
+from .faults.on_time import Faults
+from .faults.registry import CONVERGE_TIMEOUT_S
 from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
 from .observation import Observation
@@ -53,7 +51,7 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(NodeFaults, Moves, Observation):
+class Lab(Faults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
@@ -86,11 +84,9 @@ class Lab(NodeFaults, Moves, Observation):
         self._net: _Net | None = None
         self._site: Site | None = None
         self._connections: list[Connections] = []
-        self._down: set[str] = set()
-        self._drained: set[str] = set()
-        self._changed_at = time.monotonic()
         self.timeline = Timeline()
         self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._begin_registry()
         self._student = dict(student or {})
         self.start_s = 0.0
 
@@ -110,22 +106,30 @@ class Lab(NodeFaults, Moves, Observation):
         _check_namespaces()
         setLogLevel("error")
         started = time.monotonic()
-        self._site = Site.create(self.topology)
-        self.timeline.keep_in(self._site.directory / timeline.FILE)
-        if self._student:
-            self._site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
-        nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
-            write_config(self._site.directory / CONFIG, self.document)
-            self._progress("wiring nodes and starting daemons")
-            self._net = _Net(self._site, self._topo)
-            self._net.build()
-            self._progress("waiting for BGP and health checks")
-            self.wait_converged()
+            with interrupts.put_off():
+                self._site = Site.create(self.topology)
+            self._build(self._site)
+            self.start_s = time.monotonic() - started
+            self._tell_about_it()
         except BaseException:
             self.stop()
             raise
-        self.start_s = time.monotonic() - started
+        return self
+
+    def _build(self, site: Site) -> None:
+        self.timeline.keep_in(site.directory / timeline.FILE)
+        if self._student:
+            site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
+        nursery_of(site)  # makes itself ready while nodes are wired
+        write_config(site.directory / CONFIG, self.document)
+        self._progress("wiring nodes and starting daemons")
+        self._net = _Net(site, self._topo)
+        self._net.build()
+        self._progress("waiting for BGP and health checks")
+        self.wait_converged()
+
+    def _tell_about_it(self) -> None:
         self.timeline.about(
             lab=self._asked_for,
             wiring=asdict(of_topo(self._topo)),
@@ -134,15 +138,15 @@ class Lab(NodeFaults, Moves, Observation):
             machine=particulars.machine(),
             start_s=round(self.start_s, 3),
         )
-        return self
 
     def stop(self) -> None:
         """Takes everything away that this lab made; Ctrl-C, or an impatient second one, does not stop that."""
-        with _undisturbed():
+        with interrupts.passed_over():
             self._take_away()
 
     def _take_away(self) -> None:
         self._end_recordings()
+        self._end_background()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -152,6 +156,15 @@ class Lab(NodeFaults, Moves, Observation):
         if self._site is not None:
             self._site.clean()
         self._net = self._site = None
+
+    def leave_running(self) -> str:
+        """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
+        site = self._running_site
+        for node in self.net.hosts:
+            node.outlive_owner()
+        site.keep()
+        self._net = self._site = None
+        return site.id
 
     def __enter__(self) -> Lab:
         return self.start()
@@ -172,6 +185,11 @@ class Lab(NodeFaults, Moves, Observation):
     def directory(self) -> Path:
         """Returns where the nodes keep configurations, logs and control sockets."""
         return self._running_site.directory
+
+    @property
+    def site(self) -> Site:
+        """Returns where this lab keeps what is its own."""
+        return self._running_site
 
     @property
     def _running_site(self) -> Site:
@@ -211,12 +229,6 @@ class Lab(NodeFaults, Moves, Observation):
         """Returns the clients' names, in order."""
         return [node.name for node in self._of_role("client")]
 
-    def state_of(self, name: str) -> str:
-        """Returns what was done to a node: `off`, `down`, `drained` or `up`."""
-        if self.node(name).is_dark:
-            return "off"
-        return "down" if name in self._down else "drained" if name in self._drained else "up"
-
     def run(self, node: str, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a shell command on a node; returns its exit status and what it printed."""
         target: LabNode = self.node(node)
@@ -251,8 +263,15 @@ class Lab(NodeFaults, Moves, Observation):
 
         Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
         and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Where flap damping holds down an endpoint that has come and gone too often, that time comes on top.
         """
-        wait_until(self._not_converged, timeout_s, "convergence")
+        try:
+            wait_until(self._not_converged, timeout_s, "convergence")
+        except NotInTime:
+            held_s = convergence.held_down_s(self._of_role("maglev"))
+            if not held_s:
+                raise
+            wait_until(self._not_converged, held_s + timeout_s, "convergence, an endpoint being held down at first")
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
@@ -262,7 +281,7 @@ class Lab(NodeFaults, Moves, Observation):
             }
             for vip in self.config.placed_vips
         }
-        return convergence.missing(self.net.hosts, convergence.Expected(vips, self._down, self._drained))
+        return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
 
 
 def _check_namespaces() -> None:
@@ -275,20 +294,6 @@ def _check_namespaces() -> None:
         raise CannotStart(
             f"this machine does not let Mininet make namespaces: {tried.stderr.strip()}; see maglab doctor"
         )
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM meanwhile; in the main thread, which alone gets them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def topology_names() -> list[str]:

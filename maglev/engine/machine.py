@@ -110,6 +110,12 @@ def leave_on_signals() -> None:
     signal.signal(signal.SIGINT, leave)
 
 
+def name_thread(name: str) -> None:
+    """Names the thread that calls, for the kernel: up to 15 characters."""
+    with contextlib.suppress(OSError):  # no /proc
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
+
+
 def die_with_any_thread() -> None:
     """Makes the failure of a background thread end the whole daemon: half a daemon is worse than none."""
 
