@@ -23,7 +23,7 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, interrupts, particulars, timeline
+from . import convergence, interrupts, particulars, tcp_md5, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
@@ -85,7 +85,8 @@ class Lab(Faults, Moves, Observation):
         self._site: Site | None = None
         self._connections: list[Connections] = []
         self.timeline = Timeline()
-        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table}
+        self._asked_for |= tcp_md5.hidden(options)
         self._begin_registry()
         self._student = dict(student or {})
         self.start_s = 0.0

@@ -9,7 +9,9 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import LabError
 
@@ -25,6 +27,11 @@ def checked(password: object) -> str:
     if not isinstance(password, str) or not re.fullmatch(PASSWORD, password):
         raise ValueError(f"this bgp_password is not allowed; allowed: {ALLOWED}")
     return password
+
+
+def hidden(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a topology's options as they may be shown to others: that there is a password, but not which."""
+    return {name: "(not shown)" if name == "bgp_password" and value else value for name, value in options.items()}
 
 
 def usable(password: object) -> str:

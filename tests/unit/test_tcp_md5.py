@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import tcp_md5
+from lab import Lab, tcp_md5
 from lab.errors import LabError
 from topologies.rack import Rack
 
@@ -42,6 +42,13 @@ def test_a_topology_refuses_it_before_anything_is_built():
     assert "hush" not in str(refusal.value)
 
 
+def test_what_a_report_says_of_a_lab_has_no_password():
+    shown = Lab("rack", maglevs=2, bgp_password="hush-hush")._asked_for
+    assert shown["bgp_password"] == "(not shown)"
+    assert "hush" not in str(shown)
+    assert tcp_md5.hidden({"maglevs": 2, "bgp_password": ""}) == {"maglevs": 2, "bgp_password": ""}
+
+
 def test_a_kernel_that_cannot_sign_says_so(monkeypatch):
     monkeypatch.setattr(tcp_md5, "is_there", lambda: False)
     assert tcp_md5.usable("") == "", "without a password nothing is needed"
@@ -64,4 +71,4 @@ def test_nodes_need_nothing_but_the_standard_library_for_it():
     tree = ast.parse(Path(tcp_md5.__file__).read_text())
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert names == {"__future__", "os", "re", "socket", "struct", "pathlib", "errors"}
+    assert names == {"__future__", "os", "re", "socket", "struct", "collections.abc", "pathlib", "typing", "errors"}
