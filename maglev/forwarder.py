@@ -30,6 +30,7 @@ from .engine.vip_path import VipPath
 from .engine.watch import FileWatch, fingerprint
 from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
+from .pulse import Pulse
 from .selection import (
     MapBuilder,
     carried_over,
@@ -75,6 +76,7 @@ class ForwarderDaemon:
         self._draining = False
         self._generation = 0
         self._started = time.monotonic()
+        self._pulse = Pulse()
         self._exposition = Exposition(lambda: metrics.of_forwarder(self._view()))
 
     def run(self, control: Path) -> None:
@@ -149,11 +151,13 @@ class ForwarderDaemon:
     def status(self) -> dict[str, Any]:
         """Returns the document by which the controller decides, and everything that a person asks first."""
         vips = self._config.vips_of(self._maglev.shard)
+        stuck = self._pulse.stuck(self._engine.beats, time.monotonic())
         return {
             "maglev": self._name,
             "addresses": [str(address) for address in self._maglev.addresses],
             "shard": self._maglev.shard,
-            "ready": self._prober.complete,
+            "ready": self._prober.complete and not stuck,
+            "stuck_packet_threads": stuck,
             "draining": self._draining,
             "generation": self._generation,
             "config": {"file": str(self._file), "served": self._source, "refused": self._refusal},

@@ -101,6 +101,11 @@ class Engine(ABC):
         """Returns what became of all packets so far."""
 
     @property
+    @abstractmethod
+    def beats(self) -> Sequence[int]:
+        """Returns, for each packet thread, a number that does not stay the same for half a second while it works."""
+
+    @property
     def batch_sizes(self) -> Mapping[int, int]:
         """Returns how many batches there were, by the power of two that their size in packets reached; {} if none."""
         return {}

@@ -44,8 +44,17 @@ def phase(number: int, seed: str = "", steps: int | None = None) -> float:
 
 
 def pause_s(now: float, interval_s: float, its_phase: float) -> float:
-    """Returns how long a check waits after a probe that ended `now`, in seconds: until its phase comes again."""
+    """Returns how long it is from `now` until a check's phase comes again, in seconds."""
     return (its_phase - now / interval_s) % 1 * interval_s or interval_s
+
+
+def next_start(started: float, interval_s: float, its_phase: float) -> float:
+    """Returns when a check that was `started` then is probed next: at its phase, at least a quarter of an interval on.
+
+    From the start of the last probe, not from its end: one that waits for its whole timeout must not cost two turns.
+    """
+    earliest = started + interval_s / 4
+    return earliest + pause_s(earliest, interval_s, its_phase)
 
 
 def slots() -> int:
@@ -169,8 +178,10 @@ class Prober:
         slots = self._script_slots if check.method.type == "script" else self._slots
         while True:
             async with slots:
+                started = self._loop.time()
                 self._record(check, await self._reason_to_fail(check))
-            await asyncio.sleep(pause_s(self._loop.time(), check.method.interval_s, its_phase))
+            due = next_start(started, check.method.interval_s, its_phase)
+            await asyncio.sleep(max(0.0, due - self._loop.time()))
 
     async def _reason_to_fail(self, check: Check) -> str | None:
         try:

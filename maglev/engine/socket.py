@@ -148,6 +148,7 @@ class SocketEngine(Engine):
         self._next_hops: Mapping[bytes, bytes] = {}
         self._statistics = Statistics()
         self._stopping = False
+        self._looks = 0  # that found no packet
 
     def adopt(self, vips: VipMap) -> None:
         self._forwarder.vips = vips
@@ -160,7 +161,11 @@ class SocketEngine(Engine):
         def next_hop(endpoint: bytes) -> bytes | None:
             return self._next_hops.get(endpoint)
 
-        run(self._packets, self._forwarder, next_hop, self._statistics, lambda: not self._stopping)
+        run(self._packets, self._forwarder, next_hop, self._statistics, self._goes_on)
+
+    def _goes_on(self) -> bool:
+        self._looks += 1
+        return not self._stopping
 
     def stop(self) -> None:
         self._stopping = True
@@ -172,6 +177,12 @@ class SocketEngine(Engine):
         found = Statistics()
         found.add(self._statistics, self._forwarder.fragments.expired(monotonic()))
         return found
+
+    @property
+    def beats(self) -> Sequence[int]:
+        counted = self._statistics
+        kinds = (counted.forwarded, counted.redirected, counted.reasons)
+        return [self._looks + sum(counts.copy().total() for counts in kinds)]  # copied: the other thread goes on
 
     @property
     def tables(self) -> Sequence[Table]:
