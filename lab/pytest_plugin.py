@@ -203,12 +203,24 @@ def pytest_exception_interact(node: pytest.Item | pytest.Collector, call: pytest
     lab = getattr(node, "funcargs", {}).get("lab")
     if lab is None or call.when != "call" or not node.config.getoption("--lab-cli-on-error"):
         return
-    capturing = node.config.pluginmanager.getplugin("capturemanager")
-    with capturing.global_and_fixture_disabled() if capturing else contextlib.nullcontext():
-        if not sys.stdin.isatty():
-            return
-        print(f"\n{node.nodeid} has failed: {call.excinfo and call.excinfo.exconly()}")
-        open_console(lab)
+    with _terminal(node.config):
+        if sys.stdin.isatty():
+            print(f"\n{node.nodeid} has failed: {call.excinfo and call.excinfo.exconly()}")
+            open_console(lab)
+
+
+@contextlib.contextmanager
+def _terminal(config: pytest.Config) -> Iterator[None]:
+    """Gives the terminal back meanwhile, its input as well, which pytest holds while tests run."""
+    capturing = config.pluginmanager.getplugin("capturemanager")
+    if capturing is None:
+        yield
+        return
+    capturing.suspend(in_=True)
+    try:
+        yield
+    finally:
+        capturing.resume()
 
 
 def open_console(lab: Lab) -> None:
