@@ -178,6 +178,7 @@ class Lab(Faults, Moves, Observation):
     def leave_running(self) -> str:
         """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
         site = self._running_site
+        self._end_recordings()
         for node in self.net.hosts:
             node.outlive_owner()
         site.keep()
