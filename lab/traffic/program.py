@@ -70,7 +70,7 @@ class Program:
 
 
 def within(seconds: float) -> list[str]:
-    """Returns how to run a command that is interrupted, and soon killed, if it takes longer: wrk may connect for minutes."""
+    """Returns what runs a command, and interrupts it, then kills it, if it takes longer: wrk may connect for minutes."""
     return ["timeout", "--foreground", "--signal=INT", f"--kill-after={STOP_TIMEOUT_S:g}", str(math.ceil(seconds))]
 
 
