@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LabError
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 STOP_TIMEOUT_S = 5.0  # for a program that was interrupted to say what it did
 
+_numbers = itertools.count(1)  # of this process's programs: two of a name may run at once
+
 
 class Program:
-    """A program on a client; what it prints goes to NAME.out in the node's directory, its complaints to NAME.log."""
+    """A program on a client; what it prints goes to NAME-NUMBER.out in the node's directory, its complaints to .log."""
 
     def __init__(self, client: LabNode, name: str, command: Sequence[str], longest_s: float) -> None:
         self.client, self.name = client, name
-        self._out = client.directory / f"{name}.out"
-        with open(self._out, "wb") as out, open(client.directory / f"{name}.log", "wb") as log:
+        self._out = client.directory / f"{name}-{next(_numbers)}.out"
+        with open(self._out, "wb") as out, open(self._out.with_suffix(".log"), "wb") as log:
             pipes = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": log}
             self._process: subprocess.Popen[bytes] = client.popen([*within(longest_s), *command], **pipes)
 
@@ -45,7 +47,7 @@ class Program:
 
     def last_words(self) -> str:
         """Returns the last line of what it printed or complained of."""
-        said = [self.output, Path(self._out.with_suffix(".log")).read_text(errors="replace")]
+        said = [self.output, self._out.with_suffix(".log").read_text(errors="replace")]
         lines = [line for text in said for line in text.strip().splitlines()]
         return lines[-1] if lines else "it said nothing"
 
