@@ -72,7 +72,7 @@ class Program:
 
 
 def within(seconds: float) -> list[str]:
-    """Returns what runs a command, and interrupts it, then kills it, if it takes longer: wrk may connect for minutes."""
+    """Returns what interrupts a command that takes longer, and then kills it: wrk may connect for minutes."""
     return ["timeout", "--foreground", "--signal=INT", f"--kill-after={STOP_TIMEOUT_S:g}", str(math.ceil(seconds))]
 
 
