@@ -116,6 +116,7 @@ def up(
     maglevs: Maglevs = 3,
     endpoints: Endpoints = 5,
     clients: Clients = 2,
+    pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
 ) -> None:
     """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
     from mininet.cli import CLI
@@ -123,7 +124,8 @@ def up(
 
     from .laboratory import Lab
 
-    with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
+    numbers = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+    with Lab(topology, pcap=pcap, progress=_say, **numbers) as lab:
         vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
         lg.setLogLevel("output")  # what commands print, and where it belongs
@@ -191,6 +193,28 @@ def graph(
         typer.echo(drawn, nl=False)
     else:
         output.write_text(drawn, encoding="utf-8")
+
+
+@app.command(short_help="Show what crosses a link, live or from captures.")
+def pcap(
+    what: Annotated[list[str], typer.Argument(help="A link, such as r1-m1; or captures: directories, files.")],
+    flow: Annotated[str | None, typer.Option(help="Mark this flow: 10.0.1.2:40001.")] = None,
+    only: Annotated[bool, typer.Option("--only", help="Show nothing but that flow.")] = False,
+    write: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep both ends' packets in a directory.")] = None,
+    pipe: Annotated[bool, typer.Option("--pipe", help="Write pcap, for | wireshark -k -i -")] = False,
+    seconds: Annotated[float | None, typer.Option(min=0, help="So long; default: until Ctrl-C.")] = None,
+    lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None,
+) -> None:
+    """Show what crosses a link of a running lab (`maglab pcap r1-m1`), or what captures hold, merged by time."""
+    from . import watching
+
+    asked = watching.Asked(what, flow, only, write, pipe, seconds)
+    if asked.files:
+        watching.read(asked, typer.echo)
+        return
+    if os.geteuid() != 0:
+        raise CannotStart("only root may enter a lab's nodes: run it with sudo")
+    watching.watch(asked, _running(lab), typer.echo)
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")

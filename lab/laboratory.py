@@ -24,7 +24,8 @@ from mininet.topo import Topo
 import maglev.config
 from maglev.errors import ConfigError
 
-from . import convergence, observe, timeline
+from . import convergence, observe, timeline, wiring
+from .capture import Captures
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, WrongUse
 from .faults.on_nodes import CONVERGE_TIMEOUT_S, NodeFaults
@@ -41,9 +42,14 @@ class _Net(Mininet):  # type: ignore[misc]
 
     inited = True
 
-    def __init__(self, site: Site, topo: Topo) -> None:
-        self._site = site
+    def __init__(self, site: Site, topo: Topo, when_wired: Callable[[], None]) -> None:
+        self._site, self._when_wired = site, when_wired
         super().__init__(topo=topo, controller=None, build=False)
+
+    def configHosts(self) -> None:
+        """Starts the nodes' daemons, after what has to be there before their first packet."""
+        self._when_wired()
+        super().configHosts()
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
         return super().addHost(name, cls, site=self._site, **params)
@@ -53,7 +59,8 @@ class Lab(NodeFaults):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `pcap` names a directory for captures of all links, from the first
+    packet on. `progress` is told, in a few words, what is being done.
     """
 
     def __init__(
@@ -62,17 +69,21 @@ class Lab(NodeFaults):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        pcap: Path | str | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
         self.topology = topology
         self._topo = load_topology(topology, options)
+        self.wiring = wiring.of_topo(self._topo)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
+        self._pcap = Path(pcap).absolute() if pcap is not None else None
+        self._captures: list[Captures] = []
         self._connections: list[Connections] = []
         self._down: set[str] = set()
         self._drained: set[str] = set()
@@ -102,10 +113,13 @@ class Lab(NodeFaults):
         try:
             write_config(self._site.directory / CONFIG, self.document)
             self._progress("wiring nodes and starting daemons")
-            self._net = _Net(self._site, self._topo)
+            self.wiring.write(self._site.directory / wiring.FILE)
+            self._net = _Net(self._site, self._topo, self._capture_all)
             self._net.build()
             self._progress("waiting for BGP and health checks")
             self.wait_converged()
+            for capture in self._captures:
+                capture.note()  # now that forwarders say which engine they took
         except BaseException:
             self.stop()
             raise
@@ -118,6 +132,10 @@ class Lab(NodeFaults):
             self._take_away()
 
     def _take_away(self) -> None:
+        for capture in self._captures:
+            with contextlib.suppress(LabError):  # what is not written yet is lost with it
+                capture.finish()
+        self._captures.clear()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -147,6 +165,11 @@ class Lab(NodeFaults):
     def directory(self) -> Path:
         """Returns where the nodes keep configurations, logs and control sockets."""
         return self._running_site.directory
+
+    @property
+    def site(self) -> Site:
+        """Returns where this lab keeps what is its own."""
+        return self._running_site
 
     @property
     def _running_site(self) -> Site:
@@ -220,6 +243,16 @@ class Lab(NodeFaults):
         return follow(nodes, self.config, client, vip, **options)
 
     # Observation
+
+    def capture(self, directory: Path | str, *links: str) -> Captures:
+        """Captures both ends of links, or all links, into a directory until the lab stops; or as a context manager."""
+        captures = Captures.of(self, Path(directory).absolute(), links)
+        self._captures.append(captures)
+        return captures
+
+    def _capture_all(self) -> None:
+        if self._pcap is not None:
+            self.capture(self._pcap)
 
     def snapshot(self) -> Snapshot:
         """Returns what can be seen of the lab now."""

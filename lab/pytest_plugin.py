@@ -77,6 +77,7 @@ def lab(request: pytest.FixtureRequest, _running_lab: Running) -> Iterator[Lab]:
     if os.geteuid() != 0:
         pytest.skip("a lab makes network namespaces, which only root may do")
     from . import evidence
+    from .capture import Captures
 
     marker = request.node.get_closest_marker("topology")
     name = marker.args[0] if marker and marker.args else DEFAULT_TOPOLOGY
@@ -84,7 +85,7 @@ def lab(request: pytest.FixtureRequest, _running_lab: Running) -> Iterator[Lab]:
     lab = _running_lab.get((request.path, name, options))
     kept = Path(request.config.rootpath) / EVIDENCE / re.sub(r"[^\w.-]+", "_", request.node.name)
     shutil.rmtree(kept, ignore_errors=True)
-    captures = evidence.Captures(lab, kept.with_name(f".{lab.id}"))  # another session may run the same test
+    captures = Captures.of(lab, kept.with_name(f".{lab.id}"))  # another session may run the same test
     try:
         yield lab
     finally:
