@@ -24,7 +24,7 @@ from maglev.flow import Address
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
-from .errors import CannotStart, LabError, WrongUse
+from .errors import CannotStart, LabError, Terminated, WrongUse
 from .site import Site, sites
 
 app = typer.Typer(
@@ -118,21 +118,34 @@ def up(
     clients: Clients = 2,
     pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
 ) -> None:
-    """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
-    from mininet.cli import CLI
-    from mininet.log import lg
+    """Build a topology and open a console on it: `help` lists its commands; `exit` takes it all away.
 
+    `maglab up < FILE` runs a command a line; its exit status is 1 if one of them failed.
+    """
+    from .console import converse
     from .laboratory import Lab
 
     numbers = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
     with Lab(topology, pcap=pcap, progress=_say, **numbers) as lab:
         vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
-        lg.setLogLevel("output")  # what commands print, and where it belongs
-        lg.ch.setStream(sys.stdout)
-        CLI.prompt = "maglab> "
-        CLI(lab.net)
+        status = converse(lab)
         _say("taking it away")
+    raise typer.Exit(status)
+
+
+@app.command(short_help="Show a running lab, live.")
+def top(lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None) -> None:
+    """Show a lab that `maglab up` runs in another terminal: Maglevs, endpoints, routers, what happened; `q` quits."""
+    from . import top as screen
+
+    if os.geteuid() != 0:
+        raise CannotStart("only root may look into a lab: run it with sudo")
+    site = _running(lab)
+    if screen.is_possible():
+        screen.run(site)
+    else:
+        typer.echo(screen.once(site))
 
 
 @app.command(short_help="Follow a packet through a lab that runs.")
@@ -296,7 +309,7 @@ def _write_json(path: Path | None, document: object) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    raise Terminated
 
 
 def main() -> None:
