@@ -5,8 +5,6 @@ Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab, 130 stopped 
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sys
 from enum import StrEnum
@@ -24,8 +22,11 @@ from maglev.flow import Address
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
-from .errors import CannotStart, LabError, Terminated, WrongUse
-from .site import Site, sites
+from .classroom.commands import register as register_classroom
+from .errors import LabError, Terminated, WrongUse
+from .looking import register as register_looking
+from .results import JsonFile, check_writable, write_json
+from .upkeep import register as register_upkeep
 
 app = typer.Typer(
     help="Maglev Lab: a data centre with Google's Maglev load balancer, in this machine.",
@@ -47,15 +48,6 @@ class Hash(StrEnum):
     rendezvous = "rendezvous"
 
 
-class Format(StrEnum):
-    """Languages of drawings."""
-
-    text = "text"
-    svg = "svg"
-    mermaid = "mermaid"
-    dot = "dot"
-
-
 class Switch(StrEnum):
     """On or off."""
 
@@ -66,7 +58,6 @@ class Switch(StrEnum):
 Maglevs = Annotated[int, typer.Option(help="Number of Maglevs.")]
 Endpoints = Annotated[int, typer.Option(help="Number of service endpoints.")]
 Clients = Annotated[int, typer.Option(help="Number of clients.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to a file as JSON.")]
 
 
 @app.command(short_help="Show connections surviving their load balancers' death.")
@@ -82,6 +73,9 @@ def demo(
         bool, typer.Option("--compare", help="Run it again with modulo hashing and no connection table, and show both.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print lines even on a terminal.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report: a page, or Markdown for a name in .md.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Hold hundreds of connections through a VIP, break things, and show that the connections persist."""
@@ -90,32 +84,33 @@ def demo(
 
     if maglevs < 2 or endpoints < 3:
         raise WrongUse("the demo kills Maglevs and endpoints: allowed are --maglevs 2 or more, --endpoints 3 or more")
-    _check_writable(json_file)
+    check_writable(json_file)
+    check_writable(report, "--report")
 
-    def one(hashing: str, table: bool) -> Result:
+    def one(hashing: str, table: bool, report: Path | None = None) -> Result:
         nodes = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
         title = f"{topology}: {hashing} hashing, connection table {dashboard.on_off(table)}"
         show = dashboard.LiveShow if console.is_terminal and not plain else dashboard.PlainShow
         with show(console, title) as shown:
-            result = run(Options(topology, connections, hashing, table, nodes), shown)
+            result = run(Options(topology, connections, hashing, table, nodes, report), shown)
         dashboard.print_result(console, result)
         return result
 
-    result = one(hash.value, connection_table is Switch.on)
+    result = one(hash.value, connection_table is Switch.on, report)
     document = result.document()
     if compare:
         console.print()
         document["compared_with"] = one(Hash.modulo.value, False).document()
-    _write_json(json_file, document)
+    write_json(json_file, document)
     raise typer.Exit(0 if result.ok else 1)
 
 
 @app.command(short_help="Build a topology and open a console on it.")
 def up(
     topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
-    maglevs: Maglevs = 3,
-    endpoints: Endpoints = 5,
-    clients: Clients = 2,
+    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
+    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
     pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
 ) -> None:
     """Build a topology and open a console on it: `help` lists its commands; `exit` takes it all away.
@@ -125,8 +120,9 @@ def up(
     from .console import converse
     from .laboratory import Lab
 
-    numbers = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    with Lab(topology, pcap=pcap, progress=_say, **numbers) as lab:
+    asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+    options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
+    with Lab(topology, pcap=pcap, progress=_say, **options) as lab:
         vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
         status = converse(lab)
@@ -134,100 +130,51 @@ def up(
     raise typer.Exit(status)
 
 
-@app.command(short_help="Show a running lab, live.")
-def top(lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None) -> None:
-    """Show a lab that `maglab up` runs in another terminal: Maglevs, endpoints, routers, what happened; `q` quits."""
-    from . import top as screen
-
-    if os.geteuid() != 0:
-        raise CannotStart("only root may look into a lab: run it with sudo")
-    site = _running(lab)
-    if screen.is_possible():
-        screen.run(site)
-    else:
-        typer.echo(screen.once(site))
-
-
-@app.command(short_help="Follow a packet through a lab that runs.")
-def trace(
-    client: Annotated[str, typer.Argument(help="Who sends it, such as c1.")],
-    vip: Annotated[str, typer.Argument(help="Where it goes, such as www.")],
-    source_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Such as that of a connection.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Packets to send.")] = 1,
-    fragmented: Annotated[bool, typer.Option("--fragmented", help="Send datagrams too large for any link.")] = False,
-    lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None,
+@app.command(short_help="Run a script: do something to a lab, and judge what came of it.")
+def run(
+    script: Annotated[str | None, typer.Argument(help="A scenario's name, or a Python file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs, with the seeds that follow.")] = 1,
+    without: Annotated[list[str] | None, typer.Option(metavar="PROTECTION", help="What to do without.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The script's own.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Send a packet that says "trace me", and show its way: `maglab trace c1 www` while `maglab up` runs elsewhere."""
-    from .trace import in_site
+    """Run a script of `lab/scenarios/`, or your own; without a name, list those that are shipped.
 
-    if os.geteuid() != 0:
-        raise CannotStart("only root may enter a lab's nodes: run it with sudo")
-    _check_writable(json_file)
-    journey = in_site(_running(lab), client, vip, source_port=source_port, count=count, fragmented=fragmented)
-    for line in journey.lines():
-        _say(line)
-    _write_json(json_file, journey.document())
-    raise typer.Exit(0 if journey.hops else 1)
+    With --without, it runs without a protection, and should fail: each scenario says what saves it.
+    """
+    from . import script as scripts
 
-
-def _running(lab: str | None) -> Site:
-    """Returns the lab that runs; WrongUse if there is none, or several and none was named."""
-    running = {site.id: site for site in sites() if site.owner and site.owner.alive}
-    if lab in running:
-        return running[lab]
-    if lab is None and len(running) == 1:
-        return next(iter(running.values()))
-    there = ", ".join(running) or "none: start one with maglab up, in another terminal"
-    raise WrongUse(f"no lab {lab!r} is running; there are {there}" if lab else f"name a --lab; running are {there}")
+    if script is None:
+        return _list_scenarios()
+    check_writable(json_file)
+    loaded = scripts.load(script)
+    options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
+    outcomes = []
+    for number in range(seed, seed + runs):
+        _say(f"{loaded.name}, seed {number}: {loaded.summary}")
+        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
+        outcomes.append(scripts.carry_out(loaded, one, options))
+        _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
+    write_json(json_file, [outcome.document() for outcome in outcomes])
+    raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
-@app.command(short_help="Draw a topology.")
-def graph(
-    topology: Annotated[str, typer.Argument(help="Topology to draw.")] = "rack",
-    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs.")] = None,
-    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints.")] = None,
-    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
-    format: Annotated[Format | None, typer.Option(help="Default: as FILE ends, else text.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
-    all_nodes: Annotated[bool, typer.Option("--all", help="Draw every node, however many are wired alike.")] = False,
-) -> None:
-    """Draw a topology: `maglab graph rack --maglevs 4 -o rack.svg`. Needs no root."""
-    from . import graph as drawing
-    from .laboratory import load_topology
-    from .wiring import of_topo
+def _list_scenarios() -> None:
+    from . import script as scripts
 
-    given = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    options = {name: number for name, number in given.items() if number is not None}
-    _check_writable(output, "--output")
-    wiring = of_topo(load_topology(topology, options))
-    drawn = drawing.draw(wiring, format or drawing.format_of(output), everyone=all_nodes)
-    if output is None:
-        typer.echo(drawn, nl=False)
-    else:
-        output.write_text(drawn, encoding="utf-8")
+    table = Table("scenario", "what it is about", "what saves it (--without)", box=None)
+    for name in scripts.shipped():
+        loaded = scripts.load(name)
+        table.add_row(name, loaded.summary, loaded.protection)
+    console.print(table)
 
 
-@app.command(short_help="Show what crosses a link, live or from captures.")
-def pcap(
-    what: Annotated[list[str], typer.Argument(help="A link, such as r1-m1; or captures: directories, files.")],
-    flow: Annotated[str | None, typer.Option(help="Mark this flow: 10.0.1.2:40001.")] = None,
-    only: Annotated[bool, typer.Option("--only", help="Show nothing but that flow.")] = False,
-    write: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep both ends' packets in a directory.")] = None,
-    pipe: Annotated[bool, typer.Option("--pipe", help="Write pcap, for | wireshark -k -i -")] = False,
-    seconds: Annotated[float | None, typer.Option(min=0, help="So long; default: until Ctrl-C.")] = None,
-    lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None,
-) -> None:
-    """Show what crosses a link of a running lab (`maglab pcap r1-m1`), or what captures hold, merged by time."""
-    from . import watching
-
-    asked = watching.Asked(what, flow, only, write, pipe, seconds)
-    if asked.files:
-        watching.read(asked, typer.echo)
-        return
-    if os.geteuid() != 0:
-        raise CannotStart("only root may enter a lab's nodes: run it with sudo")
-    watching.watch(asked, _running(lab), typer.echo)
+def _assignments(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
@@ -241,9 +188,51 @@ def bench(
     json_file: JsonFile = None,
 ) -> None:
     """Measure packets per second (forwarder, growth), latency, lookup and connection tables, or the lab's times."""
-    _check_writable(json_file)
+    check_writable(json_file)
     document = run_bench(what, Request(parse_engines(engines), seconds, runs, quick), console, chart)
-    _write_json(json_file, document)
+    write_json(json_file, document)
+
+
+Recorded = Annotated[Path, typer.Argument(metavar="TIMELINE", help="What a lab has recorded, such as run.jsonl.")]
+
+
+@app.command(short_help="Turn what a lab has recorded into a table.")
+def export(
+    timeline: Recorded,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write CSV; without any option it is printed.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write Parquet, if pyarrow is installed.")
+    ] = None,
+) -> None:
+    """Write every measurement and event of a run as a row: `maglab export run.jsonl --csv run.csv`. Needs no root."""
+    from . import export as exporting
+    from .timeline import read
+
+    check_writable(csv, "--csv")
+    check_writable(parquet, "--parquet")
+    record = read(timeline)
+    if parquet:
+        exporting.to_parquet(record, parquet)
+    if csv:
+        with open(csv, "w", encoding="utf-8", newline="") as file:
+            exporting.to_csv(record, file)
+    elif not parquet:
+        exporting.to_csv(record, sys.stdout)
+
+
+@app.command(short_help="Turn what a lab has recorded into a page.")
+def report(
+    timeline: Recorded,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="A page, or Markdown for a name that ends in .md.")],
+) -> None:
+    """Write a report of a run: `maglab report run.jsonl run.html`. Needs no root."""
+    from . import report as reporting
+    from .timeline import read
+
+    check_writable(output, "FILE")
+    reporting.write(read(timeline), output)
 
 
 @app.command(short_help="Say what this machine has for a lab.")
@@ -263,30 +252,44 @@ def doctor(json_file: JsonFile = None) -> None:
     console.print(table)
     fit = is_fit(findings)
     console.print("A lab can run here." if fit else "A lab cannot run here: see the lines in red.")
-    _write_json(json_file, {"ok": fit, "findings": [asdict(finding) for finding in findings]})
+    write_json(json_file, {"ok": fit, "findings": [asdict(finding) for finding in findings]})
     raise typer.Exit(0 if fit else 3)
 
 
-@app.command(short_help="Take away what killed labs left behind.")
-def clean(
-    lab: Annotated[str | None, typer.Argument(help="A lab's id; without it, all labs whose owner has died.")] = None,
+@app.command(short_help="Simulate flows: clusters that no machine can emulate.")
+def simulate(
+    steps: Annotated[list[str] | None, typer.Argument(help='Changes, such as "add s4" "kill m1, kill s2".')] = None,
+    maglevs: Annotated[int, typer.Option(help="Number of Maglevs.")] = 3,
+    endpoints: Annotated[int, typer.Option(help="Number of endpoints.")] = 5,
+    flows: Annotated[int, typer.Option(help="Number of connections.")] = 100_000,
+    table_size: Annotated[int, typer.Option(help="Slots of a lookup table: a prime.")] = 65537,
+    hash: Annotated[Hash, typer.Option(help="How Maglevs hash flows to endpoints.")] = Hash.maglev,
+    capacity: Annotated[
+        int | None, typer.Option(help="Entries of a connection table; 0: none (default: as many as come).")
+    ] = None,
+    ecmp: Annotated[str, typer.Option(help="How routers spread flows: threshold or resilient.")] = "threshold",
+    without: Annotated[list[str] | None, typer.Option(help="A node that is away at the start, such as s4.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    churn: Annotated[int, typer.Option(min=0, max=100_000, help="Random changes, after those named.")] = 0,
+    sweep: Annotated[list[str] | None, typer.Option(metavar="NAME=A,B,…", help="Simulate once for each value.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes of a sweep.")] = None,
+    dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Sweep on a Dask cluster.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """Take away what labs left behind that were killed; with an ID, that lab, even if it runs."""
-    if os.geteuid() != 0:
-        raise CannotStart("only root may take a lab away: run it with sudo")
-    there = {site.id: site for site in sites()}
-    if lab is not None and lab not in there:
-        raise WrongUse(f"there is no lab {lab!r}; there are {', '.join(there) or 'none'}")
-    chosen = [there[lab]] if lab else [site for site in there.values() if not (site.owner and site.owner.alive)]
-    for site in chosen:
-        if lab and site.owner is not None:
-            site.owner.kill()
-        console.print(f"{site.id}: ended {site.clean()} processes", highlight=False)
-    running = [site.id for site in there.values() if site not in chosen]
-    if running:
-        console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
-    if not chosen and not running:
-        console.print("nothing to clean")
+    """Simulate connections while Maglevs and endpoints come and go; each step's changes happen at once."""
+    from .simulate import command
+    from .simulation import Cluster
+
+    check_writable(json_file)
+    absent = tuple(without or ())
+    base = Cluster(maglevs, endpoints, flows, table_size, hash.value, capacity, ecmp, absent, seed)
+    documents = command(base, steps or (), churn, sweep or (), jobs, dask, console.print)
+    write_json(json_file, documents if sweep else documents[0])
+
+
+register_classroom(app)
+register_looking(app)
+register_upkeep(app)
 
 
 def _say(text: str) -> None:
@@ -296,16 +299,6 @@ def _say(text: str) -> None:
 def _in_url(address: Address) -> str:
     """Returns an address as it stands in a URL, before a port (RFC 3986 §3.2.2)."""
     return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _check_writable(path: Path | None, option: str = "--json") -> None:
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise WrongUse(f"{option} {path}: cannot write there; name a file in a directory that exists")
-
-
-def _write_json(path: Path | None, document: object) -> None:
-    if path is not None:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -12,11 +12,12 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import WrongUse
 
-FAULTS, TIME, TRAFFIC = "Break and mend", "Over time", "Traffic"
+FAULTS, TIME, TRAFFIC, LOOK = "Break and mend", "Over time", "Traffic", "Look"
 KEYWORD = re.compile(r"([a-z_][a-z0-9_]*)=(.*)", re.DOTALL)
 SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
@@ -53,6 +54,7 @@ TABLE = (
     Command("flap", TIME, ("place",)),
     Command("crash_loop", TIME, ("server",)),
     Command("chaos", TIME),
+    Command("move_vip", FAULTS, ("vip",)),
     Command("connections", TRAFFIC, ("number", "vip")),
     Command("http", TRAFFIC, ("vip",)),
     Command("bulk", TRAFFIC, ("vip",)),
@@ -61,6 +63,7 @@ TABLE = (
     Command("syn_flood", TRAFFIC, ("vip",)),
     Command("fragments", TRAFFIC, ("vip",)),
     Command("flow_mix", TRAFFIC, ("vip",)),
+    Command("report", LOOK, ("file",)),
 )
 KEYWORD_KINDS = {
     "vip": "vip", "client": "client", "clients": "client", "router": "router", "maglev": "maglev", "maglevs": "maglev",
@@ -79,7 +82,10 @@ def split(text: str) -> list[str]:
 def bind(name: str, method: Callable[..., Any], words: Sequence[str]) -> inspect.BoundArguments:
     """Returns the arguments that words stand for; WrongUse, with the command's usage, if they do not fit."""
     positional = [word for word in words if not KEYWORD.fullmatch(word)]
-    keywords = dict(found.groups() for word in words if (found := KEYWORD.fullmatch(word)))
+    keywords: dict[str, str] = {}
+    for word in words:
+        if found := KEYWORD.fullmatch(word):
+            keywords[found[1]] = found[2]
     signature = inspect.signature(method)
     try:
         bound = signature.bind(*positional, **keywords)
@@ -104,8 +110,10 @@ def _as(annotation: str, name: str, text: str) -> Any:
         return text.split(",")
     if "bool" in annotation and text in SWITCHES:
         return SWITCHES[text]
-    if "str" in annotation or "Path" in annotation:
+    if "str" in annotation:
         return text
+    if "Path" in annotation:
+        return Path(text)
     try:
         return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
     except ValueError:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,17 @@ from mininet.log import lg, output
 from maglev.errors import MaglevError
 
 from . import commands
-from .commands import FAULTS, TIME, TRAFFIC, Command
+from .commands import FAULTS, LOOK, TIME, TRAFFIC, Command
 from .connections import Connections
 from .console_views import Views
 from .errors import LabError, Terminated, WrongUse
-from .faults import Fault
 
 if TYPE_CHECKING:
     from .laboratory import Lab
 
 PROMPT = "maglab> "
 HISTORY_LINES = 1000
-LOOK, MININET = "Look", "Mininet's own"
+MININET = "Mininet's own"
 OWN = {  # what is done here rather than by a method of the lab: name -> group, kinds of its words
     "faults": (FAULTS, ()), "undo": (FAULTS, ("all",)), "wait": (FAULTS, ()),
     "conns": (TRAFFIC, ()), "traffic": (TRAFFIC, ()), "stop": (TRAFFIC, ()),
@@ -70,7 +69,6 @@ class Console(Views, CLI):  # type: ignore[misc]
     def __init__(self, lab: Lab) -> None:
         self.lab, self.failed = lab, 0
         self._handles: list[Any] = []
-        self._faults: list[Fault] = []
         lg.setLogLevel("output")  # what Mininet's commands print, and where it belongs
         lg.ch.setStream(sys.stdout)
         super().__init__(lab.net, stdin=sys.stdin)
@@ -159,15 +157,9 @@ class Console(Views, CLI):  # type: ignore[misc]
         return {command.name: command for command in commands.TABLE if self._method(command) is not None}
 
     def _method(self, command: Command) -> Callable[..., Any] | None:
-        own = getattr(type(self.lab), command.name, None)
-        if own is not None:
-            return getattr(self.lab, command.name)
-        return getattr(getattr(self.lab, "traffic", None), command.name, None)
-
-    def open_faults(self) -> Sequence[Any]:
-        """Returns the faults that are open, oldest first."""
-        own = [fault for fault in self._faults if fault._undo is not None]
-        return getattr(self.lab, "faults", own)  # type: ignore[no-any-return]
+        owner = self.lab if hasattr(type(self.lab), command.name) else getattr(self.lab, "traffic", None)
+        method: Callable[..., Any] | None = getattr(owner, command.name, None)
+        return method
 
     def _call(self, command: Command, rest: str | None) -> None:
         method = self._method(command)
@@ -175,8 +167,6 @@ class Console(Views, CLI):  # type: ignore[misc]
         bound = commands.bind(command.name, method, commands.split(rest or ""))
         before = len(self.lab.timeline.events)
         result = method(*bound.args, **bound.kwargs)
-        if isinstance(result, Fault):
-            self._faults.append(result)
         happened = self.lab.timeline.events[before:]
         self.say("\n".join(map(str, happened)) if happened else "done")
         if isinstance(result, Connections) or hasattr(result, "report"):

@@ -35,20 +35,19 @@ class Views:
 
         def say(self, text: object) -> None: ...
         def isatty(self) -> bool: ...
-        def open_faults(self) -> Sequence[Any]: ...
 
     # Faults
 
     def do_faults(self, line: str) -> None:
         """Lists the faults that are open, oldest first: faults"""
-        found = list(map(str, self.open_faults()))
+        found = list(map(str, self.lab.faults))
         self.say("\n".join(found) if found else "none is open")
 
     def do_undo(self, line: str) -> None:
         """Undoes the newest fault that is open, or all of them: undo [all]"""
         if line.strip() not in ("", "all"):
             raise WrongUse("usage: undo [all]; faults lists those that are open")
-        open_faults = self.open_faults()[::-1] if line.strip() else self.open_faults()[-1:]
+        open_faults = self.lab.faults[::-1] if line.strip() else self.lab.faults[-1:]
         if not open_faults:
             raise WrongUse("no fault is open")
         for fault in open_faults:
@@ -131,22 +130,21 @@ class Views:
 
     def do_verify(self, line: str) -> None:
         """Judges the lab as it is: converged, Maglevs alike, answers straight to clients, connections alive: verify"""
-        verdicts = list(self._verdicts())
+        verdicts = [self.lab.timeline.judged(verdict) for verdict in self._verdicts()]
         self.say("\n".join(map(str, verdicts)))
         if not all(verdicts):
             raise LabError(f"{sum(not verdict for verdict in verdicts)} of {len(verdicts)} claims do not hold")
 
     def _verdicts(self) -> Iterator[Verdict]:
+        from . import verify
+
         yield _converged(self.lab)
         snapshot = self.lab.snapshot()
-        returned = snapshot.return_packets()
-        yield Verdict(
-            "no answer crosses a Maglev", returned == 0, "0 packets from VIPs", f"{returned} packets from VIPs"
-        )
+        yield verify.maglevs_choose_alike(snapshot)
+        if any(snapshot.ecmp_packets().values()):
+            yield verify.direct_server_return(snapshot)
         for held in (each for each in self._handles if isinstance(each, Connections)):
-            broken = held.broken
-            lines = tuple(held.report().splitlines())
-            yield Verdict("no connection has broken", broken == 0, "0 broken", f"{broken} broken", lines)
+            yield verify.connections_persist(held.all())
 
     def do_routes(self, line: str) -> None:
         """Shows where routers send VIPs, and how their sessions are: routes [ROUTER]"""

@@ -20,7 +20,7 @@ from .laboratory import Lab
 from .observe import Snapshot
 
 REFRESH_S = 0.5
-STATE_STYLES = {"up": "green", "down": "bold red", "off": "bold red", "drained": "yellow"}
+STATE_STYLES = {"up": "green", "down": "bold red", "off": "bold red", "drained": "yellow", "frozen": "bold blue"}
 
 
 class PlainShow:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .faults.impaired import NETEM_TRIAL
 from .nodes import project_python
 
 NAMESPACE = ["unshare", "--net"]
@@ -87,10 +88,10 @@ FEATURES = (
     Feature("kernel GRE", GRE, False, "endpoints decapsulate in the kernel", "endpoints need TUN"),
     Feature(
         "netem",
-        f"{PAIR} && tc qdisc add dev probe0 root netem delay 1ms",
+        NETEM_TRIAL,
         False,
-        "links can be impaired",
-        "links cannot be impaired",
+        "the kernel makes links bad",
+        "a process on the link makes it bad",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Work done in a node's network namespace without starting a process there: a big lab does it hundreds of times.
+"""Work done in a node's network namespace without a process there: a large lab does it hundreds of times.
 
 A thread of its own enters the namespace and ends with the work. What it opens, starts or reads under `/proc/sys/net`
 belongs to that namespace.
@@ -9,15 +9,14 @@ Only the standard library, as all that nodes use.
 from __future__ import annotations
 
 import array
-import contextlib
 import ctypes
-import errno
 import fcntl
 import os
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,8 +27,10 @@ Result = TypeVar("Result")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 SYSCTL = Path("/proc/sys")
 SIOCETHTOOL = 0x8946  # linux/sockios.h
-# linux/ethtool.h: what `ethtool -K INTERFACE NAME off` asks for
-OFFLOADS = {"tx": 0x17, "gro": 0x2C, "gso": 0x24, "tso": 0x1F}
+ETHTOOL_GSTRINGS, ETHTOOL_SFEATURES, ETH_SS_FEATURES = 0x1B, 0x3B, 4  # linux/ethtool.h
+NAME_BYTES, MOST_FEATURES = 32, 256  # ETH_GSTRING_LEN; kernels know some 60
+# What `ethtool -K INTERFACE tx off gro off gso off tso off` means.
+OFFLOADS = ("tx-checksum-*", "rx-gro", "tx-generic-segmentation", "tx-tcp*-segmentation")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -72,19 +73,34 @@ def set_sysctls(values: Mapping[str, str]) -> None:
             raise LabError(f"{name} cannot be set to {value}: {error.strerror}") from None
 
 
-def switch_off(interfaces: Iterable[str], offloads: Iterable[str] = tuple(OFFLOADS)) -> None:
-    """Switches off what interfaces would do for the kernel, by `ethtool`'s names; LabError if it cannot be.
+def switch_off_offloads(interfaces: Iterable[str]) -> None:
+    """Has interfaces leave to the kernel what they would do for it; what one cannot do at all is off already.
 
-    What an interface cannot do at all is off: a veth whose other end has an XDP program segments nothing.
+    LabError, naming the interface, for one that is not there.
     """
-    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as handle:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        features = _features(handle)
+        chosen = [number for number, name in enumerate(features) if any(fnmatchcase(name, like) for like in OFFLOADS)]
+        blocks = [0] * (2 * -(-len(features) // 32))  # for each 32 features those that are meant, and those to be on
+        for number in chosen:
+            blocks[number // 32 * 2] |= 1 << number % 32
         for interface in interfaces:
-            for name in offloads:
-                off = array.array("I", [OFFLOADS[name], 0])  # struct ethtool_value
-                request = struct.pack("16sP16x", interface.encode(), off.buffer_info()[0])  # struct ifreq
-                try:
-                    fcntl.ioctl(handle, SIOCETHTOOL, request)
-                except OSError as error:
-                    if error.errno == errno.EOPNOTSUPP:
-                        continue
-                    raise LabError(f"{interface}: {name} cannot be switched off: {error.strerror}") from None
+            _ethtool(handle, interface, array.array("I", [ETHTOOL_SFEATURES, len(blocks) // 2, *blocks]))
+
+
+def _features(handle: socket.socket) -> list[str]:
+    """Returns the names of all features that this kernel knows, in the order of their bits."""
+    strings = array.array("I", [ETHTOOL_GSTRINGS, ETH_SS_FEATURES, 0, *[0] * (MOST_FEATURES * NAME_BYTES // 4)])
+    _ethtool(handle, "lo", strings)
+    names = strings[3:].tobytes()
+    each = (names[place : place + NAME_BYTES] for place in range(0, strings[2] * NAME_BYTES, NAME_BYTES))
+    return [name.partition(b"\0")[0].decode() for name in each]
+
+
+def _ethtool(handle: socket.socket, interface: str, words: array.array[int]) -> None:
+    """Asks an interface's driver for something; the answer is in `words` afterwards."""
+    request = struct.pack("16sP16x", interface.encode(), words.buffer_info()[0])  # struct ifreq
+    try:
+        fcntl.ioctl(handle, SIOCETHTOOL, request)
+    except OSError as error:
+        raise LabError(f"the offloads of {interface} cannot be set: {error.strerror}") from None

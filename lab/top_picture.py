@@ -73,7 +73,7 @@ def maglev_rows(before: Look, now: Look) -> list[MaglevRow]:
             look.flows,
             look.occupancy,
             _cpu(before, now, name),
-            now.usage[name].memory_bytes / 1e6 if name in now.usage else 0.0,
+            now.usage[name].memory_bytes / 1e6,
         )
         for name, look in now.maglevs.items()
     ]
@@ -104,11 +104,8 @@ def _rate(before: Look, now: Look, after: int, earlier: int) -> float:
 
 
 def _cpu(before: Look, now: Look, name: str) -> float:
-    """Returns the share of a processor that a node's daemon took."""
-    if name not in now.usage:
-        return 0.0
-    spent_s = now.usage[name].cpu_s - (before.usage[name].cpu_s if name in before.usage else 0.0)
-    return max(0.0, spent_s) / max(now.at - before.at, 1e-3)
+    """Returns the share of a processor that a node's processes took."""
+    return max(0.0, now.usage[name].cpu_s - before.usage[name].cpu_s) / max(now.at - before.at, 1e-3)
 
 
 def endpoint_rows(before: Look, now: Look) -> list[EndpointRow]:

@@ -11,7 +11,7 @@ from functools import cache
 
 from dnslib import QTYPE, RCODE, DNSError, DNSQuestion, DNSRecord
 
-from .config_objects import HEX, HealthCheck
+from .config_checks import HEX, HealthCheck
 from .flow import Address
 
 LARGEST_ANSWER_BYTES = 65536  # of an HTTP answer that are read before the probe hangs up

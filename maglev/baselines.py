@@ -14,7 +14,6 @@ All fill a table beforehand, as Maglev does: the comparison is of who gets the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,9 +78,12 @@ def rendezvous_table(names: Sequence[str], table_size: int = TABLE_SIZE, weights
     )
 
 
-TABLES: Mapping[str, Callable[[Sequence[str], int, ArrayLike | None], Table]] = MappingProxyType(
-    {"maglev": lookup_table, "modulo": modulo_table, "ring": ring_table, "rendezvous": rendezvous_table}
-)
+TABLES: Mapping[str, Callable[[Sequence[str], int, ArrayLike | None], Table]] = {
+    "maglev": lookup_table,
+    "modulo": modulo_table,
+    "ring": ring_table,
+    "rendezvous": rendezvous_table,
+}
 
 
 def _for_those_with_weight(

@@ -7,15 +7,15 @@ sort. Pure, but for `load` and `load_all`, which read files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maglev import document
+from maglev.config_fields import A_NAME, Name
 from maglev.config_objects import (
-    A_NAME,
     Config,
     ConnectionTable,
     Endpoint,
@@ -25,12 +25,13 @@ from maglev.config_objects import (
     MaglevMachine,
     Member,
     Metrics,
-    Name,
     Pool,
+    QuicCid,
     Vip,
 )
 from maglev.config_rules import RULES, Draft
 from maglev.errors import ConfigError, Problem
+from maglev.refusals import Inner, keys_of, problems_of, shown
 
 __all__ = [
     "Config",
@@ -42,13 +43,12 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
     "load",
     "load_all",
     "parse",
 ]
-
-LONGEST_SHOWN = 80  # characters of a refused value that an error message repeats
 
 
 def load(path: str | Path) -> Config:
@@ -115,11 +115,11 @@ class _Outline(BaseModel):
 def _outline(value: object, file: str, problems: list[Problem]) -> _Outline:
     """Returns the top level, with the default wherever a key was refused."""
     if not isinstance(value, dict):
-        raise ConfigError([*problems, Problem(file, "document", _shown(value), _keys_of(_Outline))])
+        raise ConfigError([*problems, Problem(file, "document", shown(value), keys_of(_Outline))])
     try:
         return _Outline.model_validate(value)
     except ValidationError as error:
-        problems += _problems(_Outline, error, file, "")
+        problems += problems_of(_Outline, error, _INNER, file, "")
         refused = {str(each["loc"][0]) for each in error.errors()}
         return _Outline.model_validate({key: item for key, item in value.items() if key not in refused})
 
@@ -159,54 +159,16 @@ class _Reader:
             try:
                 found[path] = model.model_validate(item)
             except ValidationError as error:
-                self.problems += _problems(model, error, self.file, path)
+                self.problems += problems_of(model, error, _INNER, self.file, path)
         return found
 
 
-_INNER: Mapping[str, type[BaseModel]] = {
+_INNER: Inner = {
     "endpoints": Endpoint,
     "health_check": HealthCheck,
     "forwarder": ForwarderOptions,
     "connection_table": ConnectionTable,
     "fragments": Fragments,
     "metrics": Metrics,
+    "quic_cid": QuicCid,
 }
-
-
-def _problems(model: type[BaseModel], error: ValidationError, file: str, path: str) -> list[Problem]:
-    return [_problem(model, each, file, path) for each in error.errors(include_url=False)]
-
-
-def _problem(model: type[BaseModel], error: Any, file: str, path: str) -> Problem:
-    """Translates one of pydantic's errors; `path` is where in the document the model stands."""
-    allowed = ""
-    for part in error["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-        if part in model.model_fields:
-            allowed = model.model_fields[part].description or ""
-            model = _INNER.get(part, model)
-    match error["type"]:
-        case "missing":
-            return Problem(file, path, None, f"{allowed} (this field is required)")
-        case "extra_forbidden":
-            allowed = f"only the keys {', '.join(model.model_fields)}"
-        case "model_type" | "model_attributes_type":
-            allowed = _keys_of(model)
-        case "value_error":
-            allowed = str(error["ctx"]["error"])
-    return Problem(file, path, _shown(error["input"]), allowed)
-
-
-def _keys_of(model: type[BaseModel]) -> str:
-    return f"a mapping with the keys {', '.join(model.model_fields)}"
-
-
-def _shown(value: object) -> object:
-    """Returns what a message shows of a value: all of a small one, the kind of a large one."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
-        return value[:LONGEST_SHOWN] + "…"
-    return value

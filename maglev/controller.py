@@ -21,7 +21,7 @@ from .errors import MaglevError
 
 POLL_S = 0.1
 RETRY_S = 1.0
-FORWARDER_SILENCE_S = 0.8  # one that takes longer to answer is frozen; one that has died refuses at once
+FORWARDER_SILENCE_S = 0.6  # one that takes longer to answer is frozen: its VIPs are to be gone within a second
 ACKNOWLEDGEMENT_S = 5.0
 
 

@@ -42,6 +42,9 @@ TCP_BYTES, UDP_BYTES, ICMP_BYTES = 20, 8, 8  # of a header without options
 SYN, ACK = 0x02, 0x10
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60  # IPv6 extension headers
+EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
+END_OF_OPTIONS, NO_OPERATION = 0, 1  # IPv4 options of one byte (RFC 791 §3.1)
+COPIED = 0x80  # in an option's type: it stands in all fragments, not in the first alone
 
 _ETHERTYPE = struct.Struct("!12x H")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
@@ -146,15 +149,20 @@ def parse_v6(data: bytes) -> Packet:
     if len(data) < total_bytes:
         raise Discard(Reason.TRUNCATED)
     data = data[:total_bytes]
+    return Packet(source, destination, *_behind_extensions(data, protocol))
+
+
+def _behind_extensions(data: bytes, protocol: int) -> tuple[int, int, bytes, Fragment | None]:
+    """Returns what follows an IPv6 packet's extension headers, where in `data`, that, and which fragment it is."""
     at, fragment = IPV6_BYTES, None
-    while protocol in (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS):
+    while protocol in EXTENSIONS:
         if fragment and fragment.offset_bytes:
             break  # what follows belongs to the middle of a packet
         following, size = _extension_header(data, at, protocol)
         if protocol == FRAGMENT:
             fragment = _fragment(data, at) or fragment
         protocol, at = following, at + size
-    return Packet(source, destination, protocol, at, data, fragment)
+    return protocol, at, data, fragment
 
 
 def _extension_header(data: bytes, at: int, kind: int) -> tuple[int, int]:
@@ -198,6 +206,12 @@ def flow_of(packet: Packet) -> tuple[Flow, bool]:
     return Flow(source, destination, protocol, source_port, destination_port), opens
 
 
+def datagram(packet: Packet) -> bytes:
+    """Returns what a UDP packet that shows its header carries, as far as its length says and as far as it is there."""
+    start = packet.header_bytes
+    return packet.data[start + UDP_BYTES : start + _UDP_LENGTH.unpack_from(packet.data, start)[0]]
+
+
 def three_tuple(packet: Packet) -> Flow:
     """Returns the flow by which all fragments of a packet are known: addresses and protocol."""
     protocol = packet.fragment.protocol if packet.fragment else packet.protocol
@@ -224,24 +238,51 @@ def _check_udp(data: bytes, start: int, size: int, is_part: bool) -> None:
 
 
 def split_v4(data: bytes, header_bytes: int, most_bytes: int) -> list[bytes]:
-    """Returns an IPv4 packet cut into fragments of at most `most_bytes` (RFC 791 §3.2), options repeated in each.
+    """Returns an IPv4 packet cut into fragments of at most `most_bytes` (RFC 791 §3.2).
 
-    These must hold the header and `FRAGMENT_UNIT_BYTES`.
+    The first has all of the options, the others those that are to be copied. `most_bytes` must hold the header and
+    `FRAGMENT_UNIT_BYTES`.
     """
     bits = int.from_bytes(data[6:8], "big")
-    step = (most_bytes - header_bytes) // FRAGMENT_UNIT_BYTES * FRAGMENT_UNIT_BYTES
-    parts = []
-    for at in range(header_bytes, len(data), step):
+    header, parts, at = data[:header_bytes], [], header_bytes
+    while at < len(data):
+        step = (most_bytes - len(header)) // FRAGMENT_UNIT_BYTES * FRAGMENT_UNIT_BYTES
         part = data[at : at + step]
         more = bits & MORE_FRAGMENTS or MORE_FRAGMENTS * (at + step < len(data))
         offset = (bits & FRAGMENT_OFFSET) + (at - header_bytes) // FRAGMENT_UNIT_BYTES
-        header = bytearray(data[:header_bytes])
-        header[2:4] = (header_bytes + len(part)).to_bytes(2, "big")
-        header[6:8] = (more | offset).to_bytes(2, "big")
-        header[10:12] = bytes(2)
-        header[10:12] = (-internet_sum(bytes(header)) % 0xFFFF).to_bytes(2, "big")
-        parts.append(bytes(header) + part)
+        parts.append(_fragment_v4(header, more | offset, part))
+        header, at = data[:IPV4_BYTES] + _copied_options(data[IPV4_BYTES:header_bytes]), at + step
     return parts
+
+
+def _fragment_v4(header: bytes, bits: int, part: bytes) -> bytes:
+    """Returns a fragment with a header like another, but for lengths, flags and offset, and the checksum."""
+    own = bytearray(header)
+    own[0] = 4 << 4 | len(own) // 4
+    own[2:4] = (len(own) + len(part)).to_bytes(2, "big")
+    own[6:8] = bits.to_bytes(2, "big")
+    own[10:12] = bytes(2)
+    own[10:12] = (-internet_sum(bytes(own)) % 0xFFFF).to_bytes(2, "big")
+    return bytes(own) + part
+
+
+def _copied_options(options: bytes) -> bytes:
+    """Returns the options that all fragments carry, filled up to whole words; what cannot be read is none of them.
+
+    An option is its type alone, or type, length of all of it, and data (RFC 791 §3.1).
+    """
+    copied, at = b"", 0
+    while at < len(options) and options[at] != END_OF_OPTIONS:
+        if options[at] == NO_OPERATION:
+            at += 1
+            continue
+        size = int.from_bytes(options[at + 1 : at + 2], "big")
+        if size < 2 or at + size > len(options):
+            break
+        if options[at] & COPIED:
+            copied += options[at : at + size]
+        at += size
+    return copied + bytes(-len(copied) % 4)
 
 
 class Quoted(NamedTuple):
@@ -260,11 +301,16 @@ def parse_quoted(data: bytes) -> Quoted | None:
     RFC 792 promises no more than the IP header and eight bytes; its lengths and checksum say what the whole packet was.
     """
     if len(data) >= IPV4_BYTES and data[0] >> 4 == 4:
-        protocol, source, destination = data[9], V4_MAPPED + data[12:16], V4_MAPPED + data[16:20]
-        at, is_later_part = (data[0] & 0x0F) * 4, int.from_bytes(data[6:8], "big") & FRAGMENT_OFFSET != 0
+        source, destination = V4_MAPPED + data[12:16], V4_MAPPED + data[16:20]
+        protocol, at = data[9], (data[0] & 0x0F) * 4
+        is_later_part = int.from_bytes(data[6:8], "big") & FRAGMENT_OFFSET != 0
     elif len(data) >= IPV6_BYTES and data[0] >> 4 == 6:
-        protocol, source, destination = data[6], data[8:24], data[24:40]
-        at, is_later_part = IPV6_BYTES, False
+        source, destination = data[8:24], data[24:40]
+        try:
+            protocol, at, _, fragment = _behind_extensions(data, data[6])
+        except Discard:
+            return None
+        is_later_part = fragment is not None and fragment.offset_bytes != 0
     else:
         return None
     if protocol not in PORTED or is_later_part:

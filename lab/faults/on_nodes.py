@@ -1,68 +1,117 @@
-"""What can be done to nodes: the part of `Lab` that kills, drains, upgrades, and pushes configurations."""
+"""What can be done to nodes: the part of `Lab` that kills, freezes, restarts and drains them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
-import yaml
-
-import maglev.config
-from maglev.engine.control import request
+from maglev.engine.control import ControlError, request
 
 from .. import observe
 from ..errors import WrongUse
-from ..nodes import CONFIG, ConfiguredNode, LabNode, write_config
-from ..timeline import Timeline
+from ..nodes import ConfiguredNode, LabNode
 from ..waiting import wait_until
 from . import darkness
+from .effect import ALL_LOST, DECAPSULATION_LOST, SERVERS_FROZEN, SERVERS_KILLED, Effect, of_endpoint
 from .fault import Fault
+from .freezing import PACKETS, frozen_daemon, frozen_packet_threads
+from .on_configuration import ConfigurationFaults
+from .registry import CONVERGE_TIMEOUT_S
+from .repeating import Repeating
 
-CONVERGE_TIMEOUT_S = 20.0
 DRAIN_QUIET_S = 0.1  # a drained Maglev's share is gone when no router sends to it, and for so long nothing has come
-COMMIT_TIMEOUT_S = 10.0  # for a forwarder to take over a configuration
+KILL, POWER_OFF, FREEZE, DRAIN, RESTART, CRASH_LOOP = "kill", "power off", "freeze", "drain", "restart", "crash loop"
+DOWN = (KILL, POWER_OFF)  # what `revive` undoes, and the drain of a Maglev
+DAEMONS_OF_ROLE = {"maglev": ("forwarder", "exabgp"), "endpoint": ("servers", "endpoint")}
+SERVING = {"maglev": ("forwarder",), "endpoint": ("servers", "endpoint")}  # what a freeze stops, unless it is told
+EVERYTHING = "all"
 
 
-class NodeFaults:
+class NodeFaults(ConfigurationFaults):
     """What `Lab` does to nodes."""
-
-    timeline: Timeline
-    document: dict[str, Any]
-    config: maglev.config.Config
 
     def kill(self, name: str, daemon: str | None = None) -> Fault:
         """Kills a Maglev's or an endpoint's processes with SIGKILL, or only the daemon that is named."""
-        node = self.node(name, "maglev", "endpoint")
-        if daemon is not None and daemon not in node.daemons:
-            raise WrongUse(f"{name} runs no {daemon!r}; it runs {', '.join(node.daemons) or 'nothing'}")
-        self._lose(node)
-        node.stop_daemons(names=[daemon] if daemon else ())
-        return self._fault("kill", name, lambda: self.revive(name))
+        node = self._running_node(name)
+        daemons = self._daemons_of(node, daemon, tuple(node.daemons))
+        return self._fault(
+            KILL,
+            name,
+            lambda: self._start_again(node),
+            do=lambda: node.stop_daemons(names=daemons if daemon else ()),
+            effect=self._loss(node, daemons, SERVERS_KILLED),
+            daemons=daemons,
+        )
 
     def power_off(self, name: str) -> Fault:
         """Takes a Maglev's or an endpoint's power: no goodbye, its packets just vanish."""
-        node = self.node(name, "maglev", "endpoint")
-        self._lose(node)
-        darkness.power_off(node)
-        node.is_dark = True
-        return self._fault("power off", name, lambda: self.revive(name))
+        node = self._running_node(name)
+
+        def cut() -> None:
+            darkness.power_off(node)
+            node.is_dark = True
+
+        effect = self._out_of_reach(node)
+        return self._fault(POWER_OFF, name, lambda: self._start_again(node), do=cut, effect=effect)
 
     def revive(self, name: str) -> None:
-        """Starts a node again that was killed or powered off."""
+        """Starts a node again that was killed or powered off, or a Maglev that was drained."""
         node = self.node(name, "maglev", "endpoint")
-        if name not in self._down:
-            raise WrongUse(f"{name} is running; down are {', '.join(sorted(self._down)) or 'none'}")
-        node.stop_daemons()
-        if node.is_dark:
-            darkness.light(node)
-            node.is_dark = False
-        node.start_daemons()
-        self._down.discard(name)
-        if node.role == "maglev":
-            self._drained.discard(name)  # a forwarder that starts is not draining
-        self._changed()
+        kinds = (*DOWN, DRAIN) if node.role == "maglev" else DOWN
+        self._undo_newest(name, kinds, "down")
+
+    def freeze(self, name: str, daemon: str | None = None) -> Fault:
+        """Stops a Maglev's forwarder, or all of an endpoint's daemons (SIGSTOP), until they are thawed.
+
+        A Maglev is then alive to BGP, and dead to packets; an endpoint's kernel accepts connections that nobody
+        serves. `daemon` names another one, `all` means all. `packets` holds up a forwarder's packet threads alone:
+        it still answers when it is asked for its status.
+        """
+        node = self._running_node(name)
+        if self._newest(name, (FREEZE,)):
+            raise WrongUse(f"{name} is frozen already")
+        packets = daemon == PACKETS and node.role == "maglev"
+        daemons = ("forwarder",) if packets else self._daemons_of(node, daemon, SERVING[node.role])
+        frozen = ExitStack()
+
+        def stop() -> None:
+            with ExitStack() as stopping:
+                for each in daemons:
+                    held = frozen_packet_threads(node) if packets else frozen_daemon(node.daemons[each])
+                    stopping.enter_context(held)
+                frozen.push(stopping.pop_all())
+
+        effect = self._loss(node, daemons, SERVERS_FROZEN)
+        stopped = (PACKETS,) if packets else daemons
+        return self._fault(FREEZE, name, frozen.close, do=stop, effect=effect, daemons=stopped)
+
+    def thaw(self, name: str) -> None:
+        """Lets a frozen node go on."""
+        self.node(name, "maglev", "endpoint")
+        self._undo_newest(name, (FREEZE,), "frozen")
+
+    def restart(self, name: str) -> Fault:
+        """Kills a node's daemons and starts them again at once, as a supervisor would; nothing is left to undo."""
+        node = self._running_node(name)
+
+        def again() -> None:
+            node.stop_daemons()
+            node.start_daemons()
+
+        return self._over(RESTART, name, again, Effect(unsettled=frozenset({name})))
+
+    def crash_loop(self, name: str, every_s: float = 1.0) -> Fault:
+        """Kills a node's daemons every `every_s` seconds, and starts them again each time, until it is undone."""
+        node = self._running_node(name)
+
+        def steps() -> Iterator[float]:
+            while True:
+                node.stop_daemons()
+                node.start_daemons()
+                yield every_s
+
+        return self._in_turns(CRASH_LOOP, name, steps, Effect(unsettled=frozenset({name})), every_s=every_s)
 
     def drain(self, name: str) -> Fault:
         """Takes a node out of service without hurting a connection.
@@ -71,100 +120,99 @@ class NodeFaults:
         its share of the packets has gone elsewhere, its daemons are stopped.
         """
         node = self.node(name, "maglev", "endpoint")
-        if name in self._down | self._drained:
+        if self._newest(name, (*DOWN, DRAIN)):
             raise WrongUse(f"{name} is down or drained already")
         if node.role == "endpoint":
-            self._set_weight(node, 0)
-            self._drained.add(name)
-            return self._fault("drain", name, lambda: self.undrain(name))
-        self._drained.add(name)
+            effect = Effect(drained=frozenset({name}))
+            return self._fault(
+                DRAIN, name, lambda: self._set_weight(node, 1), do=lambda: self._set_weight(node, 0), effect=effect
+            )
+        effect = Effect(withdrawn=frozenset({name}))
+        return self._fault(
+            DRAIN, name, lambda: self._start_again(node), do=lambda: self._drain_maglev(node), effect=effect
+        )
+
+    def _drain_maglev(self, node: ConfiguredNode) -> None:
         self._changed()
         request(node.control, "POST", "/drain")
         self._wait_withdrawn(node)
         wait = f"wait_s={CONVERGE_TIMEOUT_S:g}&quiet_s={DRAIN_QUIET_S:g}"
         request(node.control, "POST", f"/drain?{wait}", 2 * CONVERGE_TIMEOUT_S)
-        self._down.add(name)
         node.stop_daemons()
-        return self._fault("drain", name, lambda: self.revive(name))
 
     def undrain(self, name: str) -> None:
         """Gives a drained endpoint its weight back."""
-        node = self.node(name, "endpoint")
-        if name not in self._drained:
-            raise WrongUse(f"{name} is not drained; drained are {', '.join(sorted(self._drained)) or 'none'}")
-        self._set_weight(node, 1)
-        self._drained.discard(name)
+        self.node(name, "endpoint")
+        self._undo_newest(name, (DRAIN,), "drained")
 
-    def upgrade(self, maglevs: Sequence[str] = (), forwarder: Mapping[str, Any] | None = None) -> None:
-        """Restarts Maglevs (all, unless some are named), one at a time: drained, restarted, back in service, the next.
+    def state_of(self, name: str) -> str:
+        """Returns what was done to a node: `off`, `down`, `drained`, `frozen` or `up`."""
+        node = self.node(name)
+        if node.is_dark:
+            return "off"
+        if self._is_down(node):
+            return "down"
+        return next(
+            (state for kind, state in ((DRAIN, "drained"), (FREEZE, "frozen")) if self._newest(name, (kind,))), "up"
+        )
 
-        `forwarder` has options that a running forwarder cannot take over, such as `{"engine": "socket"}`: each takes
-        them up when it starts again. Until then it refuses them, and serves on.
-        """
-        for name in maglevs:
-            self.node(name, "maglev")
-        if forwarder:
-            self._write({**self.document, "forwarder": {**self.document["forwarder"], **forwarder}})
-        for name in maglevs or self.maglevs:
-            with self.drain(name):
-                pass
-            self.wait_converged()
+    def _is_down(self, node: LabNode) -> bool:
+        """Says whether a node was killed or powered off, or is a Maglev that was drained, and so stopped."""
+        return self._newest(node.name, (*DOWN, DRAIN) if node.role == "maglev" else DOWN) is not None
 
-    def push(self, maglev: str, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Has one Maglev serve a configuration that no file says, until its file counts again; returns what changed.
+    def _running_node(self, name: str) -> Any:
+        """Returns a Maglev or an endpoint; WrongUse if it is down, or comes and goes already."""
+        node = self.node(name, "maglev", "endpoint")
+        if self._is_down(node):
+            raise WrongUse(f"{name} is down already")
+        if fault := self._newest(name, (CRASH_LOOP, "flap")):
+            raise WrongUse(f"{name} is in a {fault.what} already")
+        return node
 
-        ControlError, with everything that is wrong, if the Maglev refuses it.
-        """
-        node = self.node(maglev, "maglev")
-        body = yaml.safe_dump(dict(document), sort_keys=False).encode()
-        answer = request(node.control, "PUT", "/config", COMMIT_TIMEOUT_S, body)
-        self._changed()
-        return answer
+    def _daemons_of(self, node: LabNode, daemon: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns the daemons that are meant; WrongUse, with those that run, if it does not run one of them."""
+        wanted = tuple(node.daemons) if daemon == EVERYTHING else (daemon,) if daemon else usual
+        if missing := [each for each in wanted if each not in node.daemons]:
+            raise WrongUse(f"{node.name} runs no {missing[0]!r}; it runs {', '.join(node.daemons) or 'nothing'}")
+        return wanted
 
-    def restore(self) -> None:
-        """Undoes every fault that still is, closes connections that still are held, and waits until all is well."""
-        for held in self._connections:
-            held.abandon()
-        self._connections.clear()
-        for node in self.net.hosts:
-            if node.name in self._down:
-                self.revive(node.name)
-            elif node.name in self._drained:
-                self.undrain(node.name)
-        self.wait_converged()
+    def _start_again(self, node: LabNode) -> None:
+        """Starts a node's daemons anew; whatever froze the old ones is over."""
+        node.stop_daemons()
+        if node.is_dark:
+            darkness.light(node)
+            node.is_dark = False
+        node.start_daemons()
+        if fault := self._newest(node.name, (FREEZE,)):
+            fault.undo()
 
-    def reload(self) -> None:
-        """Writes the configuration, and waits until every running forwarder has taken it over."""
-        self._write(self.document)
-        for node in self._of_role("maglev"):
-            if node.name not in self._down:
-                request(node.control, "POST", "/reload", COMMIT_TIMEOUT_S)
+    def _in_turns(
+        self, what: str, where: str, steps: Callable[[], Iterator[float]], effect: Effect, **detail: Any
+    ) -> Fault:
+        """Makes a fault of what goes on in the background; when it is undone, all of the node runs."""
+        node = self.node(where, "maglev", "endpoint")
+        going = Repeating(f"{what} {where}", steps)
 
-    def _write(self, document: dict[str, Any]) -> None:
-        self.config = self._validated(document)
-        self.document = document
-        write_config(self.directory / CONFIG, document)
-        self._changed()
+        def calm() -> None:
+            going.end_and_tell()
+            if set(DAEMONS_OF_ROLE[node.role]) - set(node.daemons):
+                self._start_again(node)
 
-    def _set_weight(self, node: LabNode, weight: float) -> None:
-        for pool in self.document["pools"].values():
-            for endpoint in pool.get("endpoints", []):
-                if str(ip_address(endpoint["address"])) in node.addresses.values():
-                    endpoint["weight"] = weight
-        self.reload()
+        return self._fault(what, where, calm, do=lambda: self._repeat(going), effect=effect, **detail)
 
-    def _fault(self, what: str, where: str, undo: Callable[[], None], **detail: Any) -> Fault:
-        """Returns a fault that has just happened."""
-        return Fault(self.timeline, what, where, undo, **detail)
+    def _loss(self, node: Any, daemons: tuple[str, ...], servers_lost: str) -> Effect:
+        """Returns what follows when daemons of a node no longer do their work."""
+        if node.role == "maglev":
+            return Effect(withdrawn=frozenset({node.name}))
+        lost = {servers_lost} if "servers" in daemons else set()
+        if "endpoint" in daemons and _decapsulates_itself(node):
+            lost.add(DECAPSULATION_LOST)
+        return of_endpoint(self.config, node.name, node.addresses.values(), lost)
 
-    def _lose(self, node: LabNode) -> None:
-        if node.name in self._down:
-            raise WrongUse(f"{node.name} is down already")
-        self._down.add(node.name)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._changed_at = time.monotonic()
+    def _out_of_reach(self, node: Any) -> Effect:
+        if node.role == "maglev":
+            return Effect(withdrawn=frozenset({node.name}))
+        return of_endpoint(self.config, node.name, node.addresses.values(), {ALL_LOST})
 
     def _wait_withdrawn(self, node: ConfiguredNode) -> None:
         """Waits until no router sends to a Maglev any more."""
@@ -174,3 +222,11 @@ class NodeFaults:
             return "" if hops.isdisjoint(node.addresses.values()) else f"a router still sends to {node.name}"
 
         wait_until(missing, CONVERGE_TIMEOUT_S, f"draining {node.name}")
+
+
+def _decapsulates_itself(node: Any) -> bool:
+    """Says whether packets come out of GRE in the endpoint's daemon: in the kernel's devices they do without it."""
+    try:
+        return bool(request(node.control, "GET", "/status")["decapsulation"] != "kernel")
+    except ControlError:  # it does not run, or is frozen: expect no less of its loss than of its being there
+        return True

@@ -27,6 +27,7 @@ from ..flow import Flow, by_family
 from ..forwarding import Statistics
 from ..vips import EMPTY, VipMap
 from .contract import Engine, Options, Table
+from .machine import name_thread
 from .memory import zeros_at_once, zeros_by_page
 from .packet_thread import STOP, Directory, PacketThread
 from .socket import carry_out, mtu_of, open_sender
@@ -66,7 +67,7 @@ class FastEngine(Engine):
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC)
         self._undo.callback(os.close, self._nudge)
         self._sender = self._undo.enter_context(open_sender(options.interface))
-        self._rare_connections = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._rare_connections = options.table()
         self._rare = Statistics()
         self._threads = [self._packet_thread(number) for number in range(options.threads)]
         self._reference = options.reference(RareConnections(self._rare_connections, self._threads))
@@ -83,13 +84,19 @@ class FastEngine(Engine):
     def _packet_thread(self, number: int) -> PacketThread:
         capacity, idle_timeout_s = self._options.capacity, self._options.idle_timeout_s
         keys, zeros = secrets.token_bytes(KEY_BYTES), zeros_at_once if self._options.huge_pages else zeros_by_page
-        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, keys, zeros)
+        most = self._options.most_per_source
+        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, keys, zeros, most)
         thread = PacketThread(number, table, self._nudge)
         self._undo.callback(thread.close)
         return thread
 
     def _map_of(self, vips: VipMap) -> FastMap:
         return FastMap(vips, self._numbering, self._own, self._options.idle_timeout_s, self._options.threads)
+
+    def _work_as(self, thread: PacketThread) -> None:
+        """Does a packet thread's work under its name, by which `top -H` and others find it (proc(5), comm)."""
+        name_thread(f"packets {thread.number}")
+        self._work(thread)
 
     @abstractmethod
     def _work(self, thread: PacketThread) -> None:
@@ -125,7 +132,7 @@ class FastEngine(Engine):
 
     def run(self) -> None:
         workers = [
-            threading.Thread(target=self._work, args=(thread,), name=f"packets {thread.number}", daemon=True)
+            threading.Thread(target=self._work_as, args=(thread,), name=f"packets {thread.number}", daemon=True)
             for thread in self._threads
         ]
         for worker in workers:
@@ -165,6 +172,10 @@ class FastEngine(Engine):
             for code in np.flatnonzero(thread.desk.reasons).tolist():
                 found.reasons[REASONS[code]] += int(thread.desk.reasons[code])
         return found
+
+    @property
+    def beats(self) -> Sequence[int]:
+        return [thread.beat for thread in self._threads]
 
     @property
     def batch_sizes(self) -> Mapping[int, int]:

@@ -29,8 +29,9 @@ from .machine_code import acquire, announce, array_at, release, seconds, write
 
 Array = np.ndarray[Any, Any]
 
-STOP, DIRECTORY, IN_USE = range(3)  # what a mailbox holds
+STOP, DIRECTORY, IN_USE, BEAT = range(4)  # what a mailbox holds
 WRITTEN, READ = range(2)  # what `marks` holds
+LONGEST_WAIT_MS = 200  # for packets: a thread that turns round less often than that has stopped moving
 QUEUE_FRAMES = 256  # that wait for the reference; what comes when the queue is full is dropped
 QUEUED_BYTES = 9216  # of the largest frame that can wait
 BATCH_CLASSES = LARGEST_BATCH.bit_length()  # sizes of batches that are told apart: powers of two
@@ -81,7 +82,7 @@ def open_directory(mailbox: Array) -> Opened:
     tables = Tables(
         array_at(at[0], (at[1], 4), types.uint64),
         array_at(at[2], (at[3], 2), types.uint64),
-        array_at(at[4], (at[5], 4), types.int64),
+        array_at(at[4], (at[5], 6), types.int64),
         array_at(at[6], (at[7], 5), types.int64),
         array_at(at[8], (at[9],), types.int32),
         array_at(at[10], (at[11],), types.uint8),
@@ -120,7 +121,7 @@ def hand_over(queue: Queue, memory: Array, start: int, size: int) -> bool:
 class Desk(NamedTuple):
     """All that a packet thread works with, whatever moves its packets."""
 
-    mailbox: Array  # int64 (3,)
+    mailbox: Array  # int64 (4,)
     connections: Any  # fast.conntrack.Connections
     batch: Batch
     queue: Queue
@@ -186,12 +187,17 @@ class PacketThread:
         self.budgets = Budgets()
         batches = np.zeros(BATCH_CLASSES, np.int64)
         self.desk = Desk(
-            np.zeros(3, np.int64), table.arrays, new_batch(), queue, reasons, batches, np.zeros(2, np.int64)
+            np.zeros(4, np.int64), table.arrays, new_batch(), queue, reasons, batches, np.zeros(2, np.int64)
         )  # fmt: skip
 
     def publish(self, directory: Directory) -> None:
         """Has the thread use a directory from its next batch on."""
         _publish(self.desk.mailbox, directory.address(self.number))
+
+    @property
+    def beat(self) -> int:
+        """Returns how often the thread has turned round."""
+        return int(self.desk.mailbox[BEAT])
 
     def out_of_use(self, directory: Directory) -> bool:
         """Says whether the thread has turned to a newer directory, or never used this one."""

@@ -30,6 +30,8 @@ from .contract import Options
 from .fast_engine import FastEngine
 from .machine_code import acquire, errno, getsockopt, poll, release, sendmmsg
 from .packet_thread import (
+    BEAT,
+    LONGEST_WAIT_MS,
     LOOKS_BEFORE_WAITING,
     OVERLOAD,
     SEND_FAILED,
@@ -61,7 +63,6 @@ SLOT_OVERHEAD_BYTES = 128  # what a slot holds besides its frame: header, addres
 STATUS, CAPTURED = 0, 2  # 32-bit words of a slot
 MAC = 6  # 16-bit word of a slot
 SLOTS_AHEAD = 8  # whose status is fetched while others are looked at: no processor expects it 2 kB further on
-LONGEST_WAIT_MS = 1000
 MESSAGE_WORDS, VECTOR_WORDS = 8, 2  # of a struct mmsghdr and a struct iovec, in 64 bits
 
 
@@ -88,6 +89,7 @@ def work(ring: Ring, desk: Desk) -> None:
     """Moves packets until the mailbox says to stop."""
     head, looks = 0, 0
     while desk.mailbox[STOP] == 0:
+        desk.mailbox[BEAT] += 1
         count = _collect(ring, desk, head)
         if count == 0:
             looks += 1

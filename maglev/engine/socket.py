@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
-from ..conntrack import ConnectionTable
 from ..errors import PlatformError, Reason
 from ..forwarding import Decision, Forwarder, Statistics
 from ..gre import ETHERTYPES
@@ -143,12 +142,13 @@ class SocketEngine(Engine):
     def __init__(self, options: Options) -> None:
         self._packets = open_socket(options.interface)
         self._packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LOOK_UP_EVERY)
-        self._connections = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._connections = options.table()
         self._interface = options.interface
         self._forwarder = options.reference(self._connections)
         self._next_hops: Mapping[bytes, bytes] = {}
         self._statistics = Statistics()
         self._stopping = False
+        self._looks = 0  # that found no packet
 
     def adopt(self, vips: VipMap) -> None:
         self._forwarder.vips = vips
@@ -161,7 +161,11 @@ class SocketEngine(Engine):
         def next_hop(endpoint: bytes) -> bytes | None:
             return self._next_hops.get(endpoint)
 
-        run(self._packets, self._forwarder, next_hop, self._statistics, lambda: not self._stopping)
+        run(self._packets, self._forwarder, next_hop, self._statistics, self._goes_on)
+
+    def _goes_on(self) -> bool:
+        self._looks += 1
+        return not self._stopping
 
     def stop(self) -> None:
         self._stopping = True
@@ -173,6 +177,12 @@ class SocketEngine(Engine):
         found = Statistics()
         found.add(self._statistics, self._forwarder.fragments.expired(monotonic()))
         return found
+
+    @property
+    def beats(self) -> Sequence[int]:
+        counted = self._statistics
+        kinds = (counted.forwarded, counted.redirected, counted.reasons)
+        return [self._looks + sum(counts.copy().total() for counts in kinds)]  # copied: the other thread goes on
 
     @property
     def tables(self) -> Sequence[Table]:

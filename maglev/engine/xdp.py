@@ -34,6 +34,8 @@ from .contract import Options
 from .fast_engine import FastEngine
 from .machine_code import acquire, errno, poll, release, sendto, take
 from .packet_thread import (
+    BEAT,
+    LONGEST_WAIT_MS,
     LOOKS_BEFORE_WAITING,
     OVERLOAD,
     SEND_FAILED,
@@ -46,7 +48,6 @@ from .packet_thread import (
 )
 from .steering import ADDRESS_BYTES, ALL, GRE_ONLY, redirect_vips
 
-LONGEST_WAIT_MS = 1000
 MSG_DONTWAIT = 0x40
 EBUSY, ENETDOWN = 16, 100
 M32 = 0xFFFFFFFF  # ring positions count in 32 bits
@@ -59,6 +60,7 @@ def work(xsk: Xsk, pool: Pool, desk: Desk) -> None:
     """Moves packets until the mailbox says to stop."""
     looks = 0
     while desk.mailbox[STOP] == 0:
+        desk.mailbox[BEAT] += 1
         _recycle(xsk, pool)
         count = _collect(xsk, pool, desk)
         if count == 0:

@@ -41,13 +41,13 @@ status                          | m1    maglev    down
 routes                          | 192.0.2.1    m2
 undo                            | undone: kill m1
 undo                            | !no fault is open
-verify                          | holds: routers and Maglevs agree
+verify                          | holds: all Maglevs choose alike | holds: answers go straight to the client
 connections 20 echo             | 20 alive
 conns                           | 20 connections: 20 alive
 kill s1 servers                 | fault: kill s1
 wait                            | converged
 conns                           | reset
-verify                          | !DOES NOT HOLD: no connection has broken
+verify                          | !DOES NOT HOLD: connections persist
 stop                            | closed
 undo all                        | undone: kill s1
 power-off s2                    | fault: power off s2

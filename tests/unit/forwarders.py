@@ -86,6 +86,14 @@ def decided(decision):
     )
 
 
+def assert_served_by(subject, name, raw, expected):
+    """A frame is forwarded for the VIP that is expected, or is not for the reason that is; returns the decision."""
+    decision = subject.decide(raw, 0.0)
+    found = decision.reason or decision.vip
+    assert found == expected, f"{name}: should have been {expected}, but was {decided(decision)}"
+    return decision
+
+
 def all_decided(subject, raws, now=0.0):
     """Every decision that comes of some frames, in order."""
     return [each for raw in raws for each in subject.decide(raw, now).all()]

@@ -10,7 +10,9 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment, frag
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from maglev.errors import Discard
 from maglev.flow import pack_address
+from maglev.packets import flow_of, parse
 
 ROUTER_MAC, MAGLEV_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 ROUTER_LINK, MAGLEV_LINK = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
@@ -89,6 +91,15 @@ def folded_sum(data):
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
+
+
+def fate(raw):
+    """The reason why a frame goes no further; None if it does."""
+    try:
+        flow_of(parse(raw))
+    except Discard as discard:
+        return discard.reason
+    return None
 
 
 def changed(raw, at, *values):

@@ -17,8 +17,9 @@ from lab.laboratory import Lab
 from lab.observe import RouterView
 from lab.timeline import Timeline
 from lab.top import State, pressed
-from lab.top_look import Look, MaglevLook, Usage, events
+from lab.top_look import Look, MaglevLook, events
 from lab.top_picture import endpoint_rows, maglev_rows, picture
+from lab.usage import Usage
 from lab.wiring import Node, Wiring
 
 
@@ -99,7 +100,7 @@ def test_the_table_is_sound():
     assert not set(names) & {*OWN, *OF_MININET}, "a command of two kinds"
     for command in TABLE:
         assert command.group in GROUPS
-        assert set(command.takes) <= {*KINDS, "number"}, command
+        assert set(command.takes) <= {*KINDS, "number", "file"}, command
     assert {kind for _, kinds in OWN.values() for kind in kinds} <= {*KINDS, "directory"}
     assert set(commands.KEYWORD_KINDS.values()) <= KINDS.keys()
 
@@ -142,7 +143,7 @@ def seen(at=0.0, forwarded=0, sent=(0, 0), answers=(True, True), healthy=("10.2.
         {},
     )
     looks = {f"m{number}": each if does else MaglevLook() for number, does in enumerate(answers, 1)}
-    usage = {"m1": Usage(at / 4, 50_000_000)}
+    usage = {node.name: Usage() for node in (*maglevs, *endpoints)} | {"m1": Usage(3, at / 4, 50_000_000)}
     return Look("rack-1", Wiring((*maglevs, *endpoints), ()), at, 75.0, looks, {"r1": router}, usage, what)
 
 
@@ -175,7 +176,7 @@ def test_endpoints_are_as_maglevs_find_them(healthy, states):
 @pytest.mark.parametrize("nodes", [1, 2, 50])
 def test_a_picture_fills_the_terminal_exactly_and_counts_what_has_no_room(size, nodes):
     happened = tuple(f"event {number}" for number in range(100))
-    lines = picture(seen(), seen(at=1.0, nodes=nodes, what=happened), *size)
+    lines = picture(seen(nodes=nodes), seen(at=1.0, nodes=nodes, what=happened), *size)
     assert len(lines) == size[1]
     assert max(len(line.text) for line in lines) <= size[0]
     text = "\n".join(line.text for line in lines)

@@ -9,10 +9,12 @@ import pytest
 from forwarders import (
     ENDPOINTS,
     PEERS,
+    PEERS6,
     a_map,
     all_decided,
     another,
     as_frame,
+    assert_served_by,
     by_hash,
     decided,
     inner,
@@ -21,7 +23,7 @@ from forwarders import (
     reference,
     text,
 )
-from frames import CLIENT, MAGLEV, MAGLEV6, VIP, fragments, fragments6, frame, frame6, tcp, udp, udp6
+from frames import CLIENT, CLIENT6, MAGLEV, MAGLEV6, VIP, fragments, fragments6, frame, frame6, tcp, udp, udp6
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6ExtHdrFragment
 from scapy.layers.l2 import GRE
@@ -233,16 +235,21 @@ def sent_on(payload, source=PEERS[1], recursion=1, kind=0x0800, **gre):
     return frame(GRE(proto=kind, recursion_control=recursion, **gre), Raw(payload), source=source, destination=MAGLEV)
 
 
+def sent_on6(payload, source=PEERS6[1], kind=0x0800):
+    return frame6(GRE(proto=kind, recursion_control=1), Raw(payload), source=source, destination=MAGLEV6)
+
+
 PIECE, PIECE6 = fragments()[0][14:], fragments6()[0][14:]
 REDIRECTED = [
     ("from a Maglev", sent_on(PIECE), "dns"),
     ("IPv6 from a Maglev", sent_on(PIECE6, kind=0x86DD), "dns6"),
     ("from this Maglev's own address", sent_on(PIECE, source=MAGLEV), "dns"),
+    ("from the second address of a Maglev", sent_on6(PIECE), "dns"),
+    ("IPv6 from the second address of a Maglev", sent_on6(PIECE6, kind=0x86DD), "dns6"),
     ("from a stranger", sent_on(PIECE, source="10.9.9.9"), Reason.NOT_FROM_MAGLEV),
     ("from a client", sent_on(PIECE, source=CLIENT), Reason.NOT_FROM_MAGLEV),
     ("from an endpoint", sent_on(PIECE, source=ENDPOINTS[0]), Reason.NOT_FROM_MAGLEV),
-    ("from a stranger over IPv6",
-     frame6(GRE(proto=0x0800, recursion_control=1), Raw(PIECE), destination=MAGLEV6), Reason.NOT_FROM_MAGLEV),
+    ("from a stranger over IPv6", sent_on6(PIECE, source=CLIENT6), Reason.NOT_FROM_MAGLEV),
     ("without recursion control", sent_on(PIECE, recursion=0), Reason.BAD_GRE_HEADER),
     ("sent on twice", sent_on(PIECE, recursion=2), Reason.BAD_GRE_HEADER),
     ("with a key", sent_on(PIECE, key_present=1, key=5), Reason.BAD_GRE_HEADER),
@@ -261,9 +268,7 @@ REDIRECTED = [
 
 @pytest.mark.parametrize(("name", "raw", "expected"), REDIRECTED, ids=[case[0] for case in REDIRECTED])
 def test_only_fragments_are_taken_and_only_from_maglevs(new_forwarder, name, raw, expected):
-    decision = new_forwarder(CLUSTER).decide(raw, 0.0)
-    found = decision.reason or decision.vip
-    assert found == expected, f"{name}: should have been {expected}, but was {decided(decision)}"
+    assert_served_by(new_forwarder(CLUSTER), name, raw, expected)
 
 
 def test_what_a_dead_maglev_had_sent_on_is_taken():

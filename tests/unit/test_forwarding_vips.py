@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from forwarders import ENDPOINTS, ENDPOINTS6, IDLE_S, a_map, another, by_hash, decided, pin, text
+from forwarders import ENDPOINTS, ENDPOINTS6, IDLE_S, a_map, another, assert_served_by, by_hash, decided, pin, text
 from frames import CLIENT, CLIENT6, VIP, VIP6, fragments, fragments6, frame, frame6, ping, ping6, tcp, tcp6, udp, udp6
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import GRE
 from scapy.packet import Raw
@@ -64,9 +64,7 @@ MATCHES = [
 
 @pytest.mark.parametrize(("name", "raw", "expected"), MATCHES, ids=[case[0] for case in MATCHES])
 def test_a_packet_finds_its_vip(new_forwarder, name, raw, expected):
-    decision = new_forwarder(SITE).decide(raw, 0.0)
-    found = decision.reason or decision.vip
-    assert found == expected, f"{name}: should have been {expected}, but was {decided(decision)}"
+    decision = assert_served_by(new_forwarder(SITE), name, raw, expected)
     if expected == "part":
         assert text(decision.endpoint) == SPARE
 
@@ -260,6 +258,18 @@ def test_a_timeout_as_long_as_the_tables_changes_nothing(new_forwarder):
         pin(subject, udp(), kept)
         assert text(subject.decide(udp(), IDLE_S - STEP_S).endpoint) == kept
         assert text(subject.decide(udp(), 2 * IDLE_S).endpoint) == by_hash(udp(), same)
+
+
+@pytest.mark.parametrize(("sport", "after_s"), [(53, SHORT_S), (80, IDLE_S)], ids=["the VIP's own", "the table's"])
+def test_an_error_finds_a_flow_as_long_as_its_vip_remembers_it(new_forwarder, sport, after_s):
+    subject = new_forwarder(TIMED)
+    raw, layer = (udp(), UDP) if sport == 53 else (tcp(), TCP)
+    about = IP(src=VIP, dst=CLIENT) / layer(sport=sport, dport=40000)
+    error = frame(ERRORS["fragmentation needed"], Raw(bytes(about)), source="198.51.100.9")
+    kept = another(by_hash(raw, TIMED))
+    pin(subject, raw, kept)
+    assert text(subject.decide(error, after_s - STEP_S).endpoint) == kept
+    assert text(subject.decide(error, after_s + STEP_S).endpoint) == by_hash(raw, TIMED), "as its packets would"
 
 
 def test_a_reload_may_change_a_timeout(new_forwarder):

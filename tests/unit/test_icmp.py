@@ -16,8 +16,12 @@ from scapy.layers.inet6 import (
     ICMPv6TimeExceeded,
     IPv6,
     IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
     in6_chksum,
 )
+from scapy.layers.ipsec import AH
 from scapy.packet import Raw
 from scapy.utils import checksum
 
@@ -120,6 +124,32 @@ def test_a_quote_must_reach_to_the_ports(about, quoted, needed):
     for size in range(len(bytes(quoted)) + 1):
         found = flow_in_error(about(quoted=bytes(quoted)[:size]))
         assert (found is not None) == (size >= needed), f"{size} bytes are quoted, and found was {found}"
+
+
+QUOTES6 = [
+    ("destination options before the ports", IPv6ExtHdrDestOpt() / TCP(sport=80, dport=5), (6, 5, 80)),
+    ("hop by hop, routing, options",
+     IPv6ExtHdrHopByHop() / IPv6ExtHdrRouting() / IPv6ExtHdrDestOpt() / UDP(sport=53, dport=5), (17, 5, 53)),
+    ("authentication", AH(nh=6, icv=bytes(12), padding=b"", payloadlen=4) / TCP(sport=80, dport=5), (6, 5, 80)),
+    ("a first fragment", IPv6ExtHdrFragment(nh=6, m=1, id=9) / TCP(sport=80, dport=5), (6, 5, 80)),
+    ("a fragment that is all of it", IPv6ExtHdrFragment(nh=17, id=9) / UDP(sport=53, dport=5), (17, 5, 53)),
+    ("a later fragment, which shows no ports", IPv6ExtHdrFragment(nh=6, offset=7, id=9) / Raw(bytes(8)), (6, 0, 0)),
+    ("an echo reply", IPv6ExtHdrDestOpt() / ICMPv6EchoReply(), (58, 0, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "layers", "expected"), QUOTES6, ids=[case[0] for case in QUOTES6])
+def test_extension_headers_of_what_is_quoted_are_passed_over(name, layers, expected):
+    flow = flow_in_error(error6(quoted=IPv6(src=VIP6, dst=CLIENT6) / layers))
+    right = Flow(pack_address(CLIENT6), pack_address(VIP6), *expected)
+    assert flow == right, f"{name}: should have been about {right}, but was about {flow}"
+
+
+def test_a_quote_that_ends_among_extension_headers_is_about_no_flow():
+    quoted = bytes(IPv6(src=VIP6, dst=CLIENT6) / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / TCP(sport=80, dport=5))
+    for size in range(len(quoted) + 1):
+        found = flow_in_error(error6(quoted=quoted[:size]))
+        assert (found is not None) == (size >= 40 + 8 + 8 + 4), f"{size} bytes are quoted, and found was {found}"
 
 
 def test_an_error_about_somebody_elses_packet_is_about_no_flow_of_ours():

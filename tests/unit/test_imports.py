@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("maglev", "lab", "topologies", "exercises", "tests")  # each may import itself and what stands before it
 
 # What moves packets, and the processes around it. Every other module of maglev is pure.
-IMPURE_MODULES = {"__main__", "cli", "controller", "endpoint", "engine", "forwarder", "nursery", "replay", "tracer"}
+IMPURE_MODULES = {
+    "__main__", "cli", "controller", "endpoint", "engine", "forwarder", "nameserver", "nursery", "replay", "tracer",
+}  # fmt: skip
 IMPURE_LIBRARIES = {
     "asyncio", "fcntl", "logging", "mmap", "multiprocessing", "os", "pyroute2", "random", "secrets", "select",
     "selectors", "signal", "socket", "socketserver", "subprocess", "threading", "time",

@@ -10,6 +10,7 @@ from frames import (
     RECORD_ROUTE,
     VIP,
     changed,
+    fate,
     folded_sum,
     fragments,
     frame,
@@ -21,7 +22,7 @@ from frames import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, defragment
+from scapy.layers.inet import ICMP, IP, TCP, IPOption, defragment
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
@@ -30,15 +31,6 @@ from maglev.flow import Flow, pack_address
 from maglev.packets import flow_of, internet_sum, parse, parse_v4, split_v4
 
 IP_AT, TCP_AT = 14, 34  # where the headers start in a frame whose IP header has no options
-
-
-def fate(raw):
-    """The reason why a frame goes no further; None if it does."""
-    try:
-        flow_of(parse(raw))
-    except Discard as discard:
-        return discard.reason
-    return None
 
 
 @given(sent())
@@ -196,9 +188,20 @@ def test_addresses_are_held_as_16_bytes():
 
 # --- cutting ---------------------------------------------------------------------------------------------------------
 
+ROUTER_ALERT = IPOption(b"\x94\x04\x00\x00")  # RFC 2113: to be copied into all fragments
+OPTIONS = [
+    ROUTER_ALERT,
+    IPOption(b"\x07\x0b\x04" + bytes(8)),  # a record of the route, not to be copied
+    IPOption(b"\x44\x0c\x05\x00" + bytes(8)),  # a timestamp, not to be copied
+    IPOption(b"\x83\x07\x04\xc6\x33\x64\x07"),  # a loose source route, to be copied: 7 bytes
+    IPOption(b"\x01"),  # no operation
+    IPOption(b"\x9e\x02"),  # a type that nobody knows, to be copied
+    IPOption(b"\x1e\x03\xff"),  # one that is not
+]
+
 
 @given(
-    st.binary(min_size=1, max_size=3000), st.integers(0, 1500), st.sampled_from([[], [RECORD_ROUTE]]),
+    st.binary(min_size=1, max_size=3000), st.integers(0, 1500), st.sampled_from([[], [ROUTER_ALERT]]),
     st.integers(0, 0xFFFF), st.integers(0, 255),
 )  # fmt: skip
 def test_scapy_puts_together_again_what_was_cut(payload, more_bytes, options, identification, tos):
@@ -224,6 +227,43 @@ def test_what_is_a_fragment_already_can_be_cut_again():
     [again] = defragment([IP(part) for part in parts])
     assert bytes(again.payload) == whole[20:], "Scapy should put together what was cut twice"
     assert sum(not IP(part).flags.MF for part in parts) == 1, "only the very last part should say so"
+
+
+@given(st.lists(st.sampled_from(OPTIONS), max_size=7), st.integers(0, 64), st.binary(min_size=200, max_size=600))
+def test_options_are_in_the_first_part_and_in_the_others_those_to_be_copied(options, more_bytes, payload):
+    """RFC 791 §3.1; that each option has a bit which says so, is Scapy's reading."""
+    while sum(len(bytes(option)) for option in options) > 40:
+        options = options[1:]
+    whole = frame(Raw(payload), options=options, proto=17, id=5)[14:]
+    header_bytes = parse_v4(whole).header_bytes
+    parts = split_v4(whole, header_bytes, header_bytes + 8 + more_bytes)
+    assert parts[0][20:header_bytes] == whole[20:header_bytes], "the first part should have them all, as they came"
+    expected = [bytes(option) for option in IP(whole).options if option.copy_flag]
+    for part in map(IP, parts[1:]):
+        found = [bytes(option) for option in part.options if bytes(option) != b"\0"]  # what fills up the word
+        assert found == expected, f"of {options} the other parts should have {expected}, but have {found}"
+        assert part.ihl * 4 == 20 + -(-len(b"".join(expected)) // 4) * 4, "and no more words than these take"
+        assert parse_v4(bytes(part)).data == bytes(part), "length and checksum should be right"
+    assert max(map(len, parts)) <= header_bytes + 8 + more_bytes
+    [again] = defragment(list(map(IP, parts)))
+    assert bytes(again.payload) == whole[header_bytes:]
+
+
+MALFORMED_OPTIONS = [
+    ("a length of 0", b"\x94\x04\x00\x00\x83\x00\x83\x04", b"\x94\x04\x00\x00"),
+    ("a length of 1", b"\x83\x01\x94\x04\x00\x00\x83\x04", b""),
+    ("a length beyond the header", b"\x94\x04\x00\x00\x83\x05\x00\x00", b"\x94\x04\x00\x00"),
+    ("a type without length", b"\x01\x01\x01\x83", b""),
+    ("something behind the end of options", b"\x00\x94\x04\x00\x94\x04\x00\x00", b""),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "copied"), MALFORMED_OPTIONS, ids=[case[0] for case in MALFORMED_OPTIONS])
+def test_options_that_cannot_be_read_stay_in_the_first_part(name, options, copied):
+    whole = frame(options + bytes(100), ihl=5 + len(options) // 4, proto=17)[14:]
+    first, *others = split_v4(whole, 20 + len(options), 64)
+    assert first[20 : 20 + len(options)] == options
+    assert {part[20 : (part[0] & 15) * 4] for part in others} == {copied}, name
 
 
 def test_what_may_be_cut():

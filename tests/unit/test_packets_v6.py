@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from frames import CLIENT6, VIP6, changed, fragments6, frame6, ping6, tcp, tcp6, udp6
+from frames import CLIENT6, VIP6, changed, fate, fragments6, frame6, ping6, tcp, tcp6, udp6
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import TCP, UDP
@@ -51,14 +51,6 @@ def chain(kinds, protocol, large=False):
     """A frame with extension headers of these kinds, in this order, before a transport header."""
     layers = [EXTENSIONS[kind](nh, large) for kind, nh in zip(kinds, [*kinds, protocol][1:], strict=True)]
     return frame6(*layers, TRANSPORTS[protocol], nh=[*kinds, protocol][0])
-
-
-def fate(raw):
-    try:
-        flow_of(parse(raw))
-    except Discard as discard:
-        return discard.reason
-    return None
 
 
 CHAINS = [kinds for length in range(4) for kinds in product(EXTENSIONS, repeat=length)]

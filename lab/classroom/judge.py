@@ -1,0 +1,200 @@
+"""Judges a solution: each criterion in a process of its own, with a time limit, whatever the student's code does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .criteria import Criterion
+from .exercise import ROOT, Exercise
+from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, WRONG
+
+STARTUP_S = 10.0  # for the interpreter and its imports, before a criterion's own seconds begin
+LAB_STARTUP_S = 60.0
+LARGEST_RESULT_BYTES = 1 << 20
+LARGEST_OUTPUT_BYTES = 4096  # of what a student's code prints, from its end
+TIMED_OUT = "timed out"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came of one criterion."""
+
+    criterion: str
+    sentence: str
+    step: int
+    status: str  # passed, wrong, missing (not yet implemented), crashed, timed out, or no lab
+    message: str
+    hint: str
+    steps: tuple[str, ...]  # what the check did until then
+    output: str  # what the student's code printed
+    points: int
+    worth: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Says whether it passed."""
+        return self.status == PASSED
+
+    def lines(self) -> Iterator[str]:
+        """Yields it for a person."""
+        mark = {PASSED: "pass", MISSING: "gap "}.get(self.status, "FAIL")
+        yield f"{mark}  {self.sentence}  [{self.points}/{self.worth}]"
+        if self.passed:
+            return
+        yield f"      {self.told}"
+        if self.status != MISSING:
+            yield from (f"      - {step}" for step in self.steps[-8:])
+            yield f"      hint: {self.hint}"
+        if self.output:
+            yield from (f"      | {line}" for line in self.output.splitlines()[-5:])
+
+    @property
+    def told(self) -> str:
+        """Returns what was wrong, in a sentence."""
+        return f"not yet implemented: {self.message or 'something'}" if self.status == MISSING else self.message
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What came of a whole exercise."""
+
+    exercise: str
+    against: str
+    seed: int
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Says whether all criteria passed."""
+        return all(each.passed for each in self.judgements)
+
+    @property
+    def without_lab(self) -> str:
+        """Returns why no lab could be started, "" if one could or none was needed."""
+        return next((each.message for each in self.judgements if each.status == NO_LAB), "")
+
+    @property
+    def points(self) -> tuple[int, int]:
+        """Returns the points reached, and those there are."""
+        return sum(each.points for each in self.judgements), sum(each.worth for each in self.judgements)
+
+    def document(self) -> dict[str, Any]:
+        """Returns it for a JSON file."""
+        reached, worth = self.points
+        return {**asdict(self), "passed": self.passed, "points": reached, "worth": worth}
+
+
+def check(
+    exercise: Exercise, solution: Path, against: str, seed: int, meet: Callable[[Judgement], None] = lambda one: None
+) -> Verdicts:
+    """Judges a solution by all criteria of an exercise; `meet` is told each judgement at once."""
+    points = exercise.points()
+    judgements = []
+    for number, criterion in enumerate(exercise.check().criteria.values()):
+        judged = judge(exercise, criterion, solution, seed + number, points.get(criterion.name, 0))
+        judgements.append(judged)
+        meet(judged)
+    return Verdicts(exercise.name, against, seed, tuple(judgements))
+
+
+def judge(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, worth: int) -> Judgement:
+    """Judges a solution by one criterion, in a process of its own."""
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        result, died = _run(exercise, criterion, solution, seed, output)
+        printed = _tail(output)
+    status, message, steps = _understood(result, died, criterion)
+    return Judgement(
+        criterion.name, criterion.sentence, criterion.step, status, message, criterion.hint, tuple(steps), printed,
+        worth if status == PASSED else 0, worth, round(time.monotonic() - began, 3),
+    )  # fmt: skip
+
+
+def _run(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, output: Any) -> tuple[bytes, str]:
+    """Runs the judging process; returns its result, and how it ended if it gave none in time."""
+    reading, writing = os.pipe()
+    arguments = [str(exercise.directory), criterion.name, str(solution), str(seed)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab.classroom.runner", *arguments],
+        stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writing], start_new_session=True,
+        env={**os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    os.close(writing)
+    try:
+        with os.fdopen(reading, "rb") as pipe:
+            ready = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
+            result = None if ready is None else _read(pipe, ready.partition(b"\n")[2], criterion.seconds)
+        if result is None:
+            return b"", TIMED_OUT
+        return result, "" if result else _end_of(process)
+    finally:
+        _end(process, gently=criterion.lab is not None)
+
+
+def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:
+    """Returns `received` and what comes until the end of a line or of the pipe, None if that takes longer."""
+    deadline = time.monotonic() + limit_s
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while b"\n" not in received and len(received) < LARGEST_RESULT_BYTES:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return None
+            chunk = os.read(pipe.fileno(), 65536)
+            if not chunk:
+                break
+            received += chunk
+        return received
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    """Returns how a process ended that gave no result."""
+    try:
+        status = process.wait(STARTUP_S)
+    except subprocess.TimeoutExpired:
+        return "it closed the grader's own files"
+    if status < 0:
+        return f"it was ended by {signal.Signals(-status).name}"
+    return f"it ended the program, with status {status}"
+
+
+def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
+    """Ends the process and its children; one with a lab gets the time to take that away."""
+    if gently and process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STARTUP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str]]:
+    if died == TIMED_OUT:
+        return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", []
+    if died:
+        return CRASHED, died, []
+    try:
+        document = json.loads(result)
+        status, message, steps = document["status"], str(document["message"]), [str(s) for s in document["steps"]]
+    except (ValueError, KeyError, TypeError):
+        return CRASHED, "it wrote into the grader's own files", []
+    return (status if status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB) else CRASHED), message, steps
+
+
+def _tail(output: Any) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - LARGEST_OUTPUT_BYTES))
+    return str(output.read().decode("utf-8", "replace"))

@@ -1,0 +1,114 @@
+"""Judges one criterion, in a process of its own: students' code runs here, and nowhere else in the grader.
+
+    python -m lab.classroom.runner EXERCISE CRITERION SOLUTION SEED
+
+An empty line to the descriptor that the grader has opened says that all is ready, and that the criterion's time
+begins; then comes what came of it, as JSON in a line. What students print goes where
+their standard output goes. Whatever their code does, this process ends, or is ended: it has no more memory than
+`MOST_MEMORY_BYTES`, and the grader's clock runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .criteria import Case, Criterion, Wrong
+from .exercise import Exercise, load_module
+
+RESULT_FD = "MAGLAB_RESULT_FD"
+MOST_MEMORY_BYTES = 2 << 30
+LARGEST_FILE_BYTES = 64 << 20
+PASSED, WRONG, MISSING, CRASHED, NO_LAB = "passed", "wrong", "missing", "crashed", "no lab"
+
+
+def main(arguments: list[str]) -> None:
+    """Judges what it is told to, says what came of it, and leaves without a look back."""
+    directory, name, solution, seed = arguments
+    result_fd = int(os.environ.pop(RESULT_FD))
+    os.set_inheritable(result_fd, False)
+    exercise = Exercise(Path(directory))
+    check = exercise.check()
+    criterion = check.criteria[name]
+    case = Case(int(seed))
+
+    def ready() -> None:
+        os.write(result_fd, b"\n")
+
+    if criterion.lab is None:
+        _limit()
+        status, message = _judged(criterion, case, Path(solution), ready)
+    else:
+        status, message = _judged_in_lab(criterion, case, check.reference, Path(solution), ready)
+    document = {"status": status, "message": message, "steps": case.steps[-40:]}
+    os.write(result_fd, json.dumps(document).encode() + b"\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _limit() -> None:
+    """Takes from this process what a solution has no use for."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _judged(criterion: Criterion, case: Case, solution: Path, ready: Callable[[], None]) -> tuple[str, str]:
+    try:
+        ready()
+        student = load_module(solution, "solution")
+        criterion.judge(student, case)
+    except Wrong as wrong:
+        return WRONG, str(wrong)
+    except NotImplementedError as gap:
+        return MISSING, str(gap)
+    except MemoryError:
+        return CRASHED, f"it asked for more than the {MOST_MEMORY_BYTES >> 30} GB of memory that there are"
+    except SystemExit as leaving:
+        return CRASHED, f"it ended the program, by SystemExit({leaving.code!r})"
+    except BaseException as error:  # a student's code may raise anything
+        return CRASHED, _told(error, solution)
+    return PASSED, ""
+
+
+def _told(error: BaseException, solution: Path) -> str:
+    """Returns an error in a sentence, with the line of the student's file at which it came."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(solution)]
+    if isinstance(error, SyntaxError) and error.filename == str(solution):
+        lines.append(error.lineno)
+    where = f" at line {lines[-1]} of {solution.name}" if lines else ""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}{where}: {text}"
+
+
+def _judged_in_lab(
+    criterion: Criterion, case: Case, reference: str, solution: Path, ready: Callable[[], None]
+) -> tuple[str, str]:
+    """Judges in a lab whose daemons run the student's code; none of it runs in this process."""
+    from ..errors import CannotStart, LabError, NotInTime
+    from ..laboratory import Lab
+
+    options: dict[str, Any] = dict(criterion.lab or {})
+    try:
+        with Lab(options.pop("topology", "rack"), student={reference: solution}, **options) as lab:
+            ready()
+            criterion.judge(lab, case)
+    except Wrong as wrong:
+        return WRONG, str(wrong)
+    except CannotStart as error:
+        return NO_LAB, str(error)
+    except NotInTime as error:
+        return WRONG, f"in the lab, {error}"
+    except LabError as error:
+        return (MISSING if "NotImplementedError" in str(error) else CRASHED), str(error)
+    return PASSED, ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

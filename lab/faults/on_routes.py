@@ -1,0 +1,79 @@
+"""What can be done to routing: sessions reset, next hops taken from a router and given back by its operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import observe
+from ..errors import WrongUse
+from ..nodes import session_name
+from ..waiting import wait_until
+from .effect import Effect
+from .fault import Fault
+from .on_links import LinkFaults
+from .registry import CONVERGE_TIMEOUT_S
+
+RESET_SESSION, REMOVE_NEXT_HOP = "reset session", "remove next hop"
+
+
+class RouteFaults(LinkFaults):
+    """What `Lab` does to routers."""
+
+    def reset_session(self, maglev: str, router: str | None = None) -> Fault:
+        """Resets a Maglev's BGP sessions, with all routers or one; they come back by themselves."""
+        routers = self._routers_of(maglev, router)
+
+        def reset() -> None:
+            for node in routers:
+                self._tell_bird(node, maglev, "restart")
+                self._wait_no_hop(node, maglev)
+
+        effect = Effect(unsettled=frozenset({maglev}))
+        return self._over(RESET_SESSION, maglev, reset, effect, routers=[node.name for node in routers])
+
+    def remove_next_hop(self, router: str, maglev: str) -> Fault:
+        """Takes a Maglev from a router's next hops, as its operator might: the Maglev itself is well, and announces."""
+        (node,) = self._routers_of(maglev, router)
+        where = f"{router}-{maglev}"
+        if self._newest(where, (REMOVE_NEXT_HOP,)):
+            raise WrongUse(f"{maglev} is no next hop of {router} already")
+
+        def remove() -> None:
+            self._tell_bird(node, maglev, "disable")
+            self._wait_no_hop(node, maglev)
+
+        effect = Effect(apart=frozenset({(router, maglev)}))
+        return self._fault(
+            REMOVE_NEXT_HOP, where, lambda: self._tell_bird(node, maglev, "enable"), do=remove, effect=effect
+        )
+
+    def add_next_hop(self, router: str, maglev: str) -> None:
+        """Gives a router a next hop back that was taken from it."""
+        self._routers_of(maglev, router)
+        self._undo_newest(f"{router}-{maglev}", (REMOVE_NEXT_HOP,), "removed")
+
+    def _routers_of(self, maglev: str, router: str | None) -> list[Any]:
+        """Returns the routers that a Maglev has links to, or the one of them that is named; WrongUse if it is none."""
+        there = {end.node.name: end.node for _, end in self.node(maglev, "maglev").neighbours("router")}
+        if router is not None and router not in there:
+            raise WrongUse(f"{maglev} has no session with {router!r}; it has with {', '.join(there)}")
+        return [there[router]] if router else list(there.values())
+
+    @staticmethod
+    def _tell_bird(router: Any, maglev: str, command: str) -> None:
+        """Gives BIRD a command about its sessions with a Maglev, one over each family."""
+        (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
+        for version in router.addresses_of(end):
+            router.birdc(command, session_name(maglev, version))
+
+    @staticmethod
+    def _wait_no_hop(router: Any, maglev: str) -> None:
+        """Waits until a router's kernel does not send to a Maglev, or no longer."""
+        (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
+        own = set(router.addresses_of(end).values())
+
+        def missing() -> str:
+            hops = {hop for each in observe.ecmp(router).values() for hop in each}
+            return "" if hops.isdisjoint(own) else f"{router.name} still sends to {maglev}"
+
+        wait_until(missing, CONVERGE_TIMEOUT_S, f"the end of a session with {maglev}")

@@ -1,0 +1,201 @@
+"""Scripts: something done to a lab, and what must have come of it.
+
+A script is a Python file with a docstring and a function:
+
+    def scenario(run, connections=300):
+        with run.lab("rack", maglevs=3) as lab, lab.connections(connections) as held:
+            with lab.kill("m1"):
+                lab.wait_converged()
+            run.expect(verify.connections_persist(held.all()))
+
+Whatever else the function takes, `maglab run` takes as an option. `lab/scenarios/` has a dozen; each says in
+`PROTECTION` what saves it, and fails when that is switched off.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import random
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import CannotStart, LabError, NotInTime, WrongUse
+from .laboratory import Lab
+from .verdict import Verdict
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+# What a lab can do without, to show what it is for: and what happens in its place.
+PROTECTIONS = {
+    "connection-table": "Maglevs forget which endpoint a flow has",
+    "maglev-hashing": "flows are spread by modulo",
+    "health-checks": "every endpoint counts as healthy",
+    "vip-checks": "health checks do not go the way of the clients' packets",
+    "drain": "whoever leaves is killed",
+    "limits": "new flows are not limited",
+    "fragment-owners": "every Maglev keeps the fragments that it gets",
+    "resilient-next-hops": "routers spread over next hops by their plain hash",
+}
+
+
+class Run:
+    """One run of a script: what it is given, and the verdicts that it comes to."""
+
+    def __init__(
+        self,
+        seed: int,
+        without: Collection[str] = (),
+        say: Callable[[str], None] = print,
+        meet: Callable[[Verdict], None] = lambda verdict: None,
+    ) -> None:
+        """`say` is told what is being done, `meet` each verdict, at once; WrongUse for an unknown protection."""
+        if unknown := sorted(set(without) - set(PROTECTIONS)):
+            raise WrongUse(f"{unknown[0]!r} cannot be done without; allowed: {', '.join(PROTECTIONS)}")
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.without = frozenset(without)
+        self.verdicts: list[Verdict] = []
+        self.labs: list[Lab] = []
+        self.say, self._meet = say, meet
+
+    def protects(self, protection: str) -> bool:
+        """Says whether a protection is on, for what `lab` cannot switch off by itself."""
+        return protection not in self.without
+
+    def lab(self, topology: str = "rack", **options: Any) -> Lab:
+        """Returns a lab, not yet started, without what this run is to do without."""
+        if not self.protects("connection-table"):
+            options["connection_table"] = False
+        if not self.protects("maglev-hashing"):
+            options["hash"] = "modulo"
+        configure = options.pop("configure", lambda document: None)
+        lab = Lab(topology, configure=lambda document: self._weaken(document, configure), progress=self.say, **options)
+        self.labs.append(lab)
+        return lab
+
+    def _weaken(self, document: dict[str, Any], configure: Callable[[dict[str, Any]], None]) -> None:
+        """Makes the script's changes to the configuration, and then takes out what is to be done without."""
+        configure(document)
+        for pool in document["pools"].values():
+            if not self.protects("health-checks"):
+                pool.pop("health_check", None)
+            elif not self.protects("vip-checks") and "health_check" in pool:
+                pool["health_check"].pop("through", None)
+        if not self.protects("limits"):
+            for vip in document["vips"]:
+                vip.pop("new_flows_per_s", None)
+
+    def expect(self, *verdicts: Verdict) -> None:
+        """Takes verdicts into the run's result; a run is good if all of them hold."""
+        for verdict in verdicts:
+            self.verdicts.append(verdict)
+            self._meet(verdict)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that can be run."""
+
+    name: str
+    summary: str  # the first line of its docstring
+    protection: str  # what saves it; "" if it does not say
+    scenario: Callable[..., None]
+    options: Mapping[str, Any]  # what its function takes besides the run, with defaults
+
+    def chosen(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Returns options from what was typed, each as the type of its default; WrongUse for others."""
+        values = {}
+        for name, text in texts.items():
+            if name not in self.options:
+                raise WrongUse(f"{self.name} takes no option {name!r}; it takes {', '.join(self.options) or 'none'}")
+            kind = type(self.options[name])
+            try:
+                values[name] = kind(text)
+            except ValueError:
+                raise WrongUse(f"{self.name}: {name}={text!r} is not allowed; allowed: {_kind(kind)}") from None
+        return values
+
+
+def _kind(kind: type) -> str:
+    return {int: "a whole number", float: "a number"}.get(kind, "a text")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to."""
+
+    script: str
+    seed: int
+    without: tuple[str, ...]
+    options: Mapping[str, Any]
+    ok: bool
+    verdicts: tuple[Verdict, ...]
+    total_s: float
+
+    def document(self) -> dict[str, Any]:
+        """Returns the outcome for a JSON file."""
+        return asdict(self)
+
+
+def shipped() -> list[str]:
+    """Returns the names of the scenarios that come with the lab."""
+    return sorted(path.stem for path in SCENARIOS.glob("[a-z]*.py"))
+
+
+def load(name: str) -> Script:
+    """Returns a shipped scenario by name, or a script by its path; WrongUse if it is none."""
+    path = SCENARIOS / f"{name}.py" if name in shipped() else Path(name)
+    if not path.is_file():
+        raise WrongUse(f"there is no script {name!r}; name a file, or one of {', '.join(shipped())}")
+    module = _imported(path)
+    scenario = getattr(module, "scenario", None)
+    if not callable(scenario):
+        raise WrongUse(f"{path} has no function scenario(run)")
+    defaults = list(inspect.signature(scenario).parameters.values())[1:]
+    return Script(
+        name=path.stem,
+        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        protection=getattr(module, "PROTECTION", ""),
+        scenario=scenario,
+        options={each.name: each.default for each in defaults},
+    )
+
+
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"maglab_script_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise WrongUse(f"{path} cannot be loaded: {traceback.format_exception_only(error)[-1].strip()}") from error
+    return module
+
+
+def carry_out(script: Script, run: Run, options: Mapping[str, Any]) -> Outcome:
+    """Runs a script to its end.
+
+    What did not happen in time is a verdict, too; CannotStart and WrongUse are not the lab's failures, and raised.
+    """
+    began = time.monotonic()
+    try:
+        script.scenario(run, **options)
+    except (CannotStart, WrongUse):
+        raise
+    except LabError as error:
+        run.expect(_broke_off(error))
+    verdicts = tuple(run.verdicts)
+    ok = bool(verdicts) and all(verdicts)
+    total_s = round(time.monotonic() - began, 3)
+    return Outcome(script.name, run.seed, tuple(sorted(run.without)), dict(options), ok, verdicts, total_s)
+
+
+def _broke_off(error: LabError) -> Verdict:
+    claim = "the lab does in time what it is asked for" if isinstance(error, NotInTime) else "the lab goes on"
+    return Verdict(claim, False, "to go on with the script", str(error))

@@ -1,0 +1,41 @@
+"""Chaos under connections: whoever breaks had to, and the report says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.faults.theory import spells
+
+pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=5)
+
+CONNECTIONS, FAULTS, SECONDS, SEED = 100, 6, 18.0, 4
+TIMEOUT_S = 60.0
+
+
+def test_chaos_breaks_only_connections_that_had_to_and_says_why(lab):
+    with lab.connections(CONNECTIONS) as conns:
+        began_s = lab.timeline.now_s
+        with lab.chaos(FAULTS, SECONDS, SEED) as storm:
+            storm.wait(TIMEOUT_S)
+        lab.wait_converged()
+        conns.wait_settled()
+        verdict = lab.explain(conns.all(), opened_s=began_s)
+    print(lab.timeline, verdict, *verdict.evidence, sep="\n")
+    assert verdict, str(verdict)
+    happened = [spell for spell in spells(lab.timeline) if spell.begin_s >= began_s]
+    assert len(happened) == FAULTS
+    assert all(spell.end_s < float("inf") for spell in happened)
+    assert lab.faults == ()
+
+
+def test_theory_that_is_not_told_of_a_fault_finds_who_broke_without_a_reason(lab):
+    """The same judgement, on a lab in which an endpoint dies behind the timeline's back."""
+    with lab.connections(40) as conns:
+        began_s = lab.timeline.now_s
+        node = lab.node("s1")
+        node.stop_daemons()
+        node.start_daemons()
+        conns.wait_settled()
+        verdict = lab.explain(conns.all(), opened_s=began_s)
+    assert not verdict
+    assert all("no reason" in line and "s1" in line for line in verdict.evidence)
