@@ -167,13 +167,15 @@ class Console(Views, CLI):  # type: ignore[misc]
         bound = commands.bind(command.name, method, commands.split(rest or ""))
         before = len(self.lab.timeline.events)
         result = method(*bound.args, **bound.kwargs)
-        happened = self.lab.timeline.events[before:]
-        self.say("\n".join(map(str, happened)) if happened else "done")
+        for event in self.lab.timeline.events[before:]:
+            self.say(event)
         if isinstance(result, Connections) or hasattr(result, "report"):
             self._handles.append(result)
             self.say(self.told(result))
-        elif isinstance(result, dict):
-            self.say(result)
+        elif isinstance(result, list):
+            self.say("\n".join(map(str, result)))
+        elif len(self.lab.timeline.events) == before:
+            self.say("done")
 
     # Commands on nodes
 

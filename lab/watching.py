@@ -96,4 +96,5 @@ def _show(asked: Asked, site: Site, wires: wiring.Wiring, pids: dict[str, int], 
     with pcap.Live(site, wires, pids, link) as live, contextlib.suppress(KeyboardInterrupt):
         if said := pcap.not_seen(live.watched):
             print(said, file=sys.stderr)
+        print(f"watching {wires.link(link).name}; Ctrl-C ends it", file=sys.stderr, flush=True)
         pcap.show(live.until(asked.seconds), write, asked.interest, asked.only)

@@ -54,6 +54,11 @@ class Terminal:
         return [line.rstrip() for line in self._screen.display]
 
     @property
+    def row(self) -> int:
+        """Returns the number of the line in which the cursor is."""
+        return int(self._screen.cursor.y)
+
+    @property
     def text(self) -> str:
         """Returns what is on the screen and what has scrolled off it."""
         above = ["".join(cell.data for _, cell in sorted(row.items())) for row in self._screen.history.top]
@@ -104,8 +109,12 @@ class Terminal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.process.poll() is None:
+        """Ends the program, which takes its lab away; kills it if it does not."""
+        self.process.terminate()
+        try:
+            self.process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
         os.close(self._theirs)
         os.close(self._ours)
