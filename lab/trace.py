@@ -105,16 +105,21 @@ class Journey:
         }
 
 
-def nodes_of(site: Site) -> dict[str, Run]:
-    """Returns how to run commands on the nodes of a running lab, by name; LabError if there are none."""
+def shells_of(site: Site) -> dict[str, int]:
+    """Returns the processes that hold the nodes of a running lab, by name; LabError if there are none."""
     found = {}
     for process in site.ledger():
         name, _, what = process.what.partition(": ")
         if what == f"mininet:{name}" and process.alive:
-            found[name] = partial(_run_in, process.pid, {**os.environ})
+            found[name] = process.pid
     if not found:
         raise LabError(f"no node of the lab {site.id} is running")
     return found
+
+
+def nodes_of(site: Site) -> dict[str, Run]:
+    """Returns how to run commands on the nodes of a running lab, by name; LabError if there are none."""
+    return {name: partial(_run_in, pid, {**os.environ}) for name, pid in shells_of(site).items()}
 
 
 def _run_in(pid: int, environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
