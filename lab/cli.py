@@ -24,6 +24,7 @@ from maglev.flow import Address
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
+from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
 from .site import Site, sites
 
@@ -82,6 +83,9 @@ def demo(
         bool, typer.Option("--compare", help="Run it again with modulo hashing and no connection table, and show both.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print lines even on a terminal.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report: a page, or Markdown for a name in .md.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Hold hundreds of connections through a VIP, break things, and show that the connections persist."""
@@ -91,17 +95,18 @@ def demo(
     if maglevs < 2 or endpoints < 3:
         raise WrongUse("the demo kills Maglevs and endpoints: allowed are --maglevs 2 or more, --endpoints 3 or more")
     _check_writable(json_file)
+    _check_writable(report, "--report")
 
-    def one(hashing: str, table: bool) -> Result:
+    def one(hashing: str, table: bool, report: Path | None = None) -> Result:
         nodes = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
         title = f"{topology}: {hashing} hashing, connection table {dashboard.on_off(table)}"
         show = dashboard.LiveShow if console.is_terminal and not plain else dashboard.PlainShow
         with show(console, title) as shown:
-            result = run(Options(topology, connections, hashing, table, nodes), shown)
+            result = run(Options(topology, connections, hashing, table, nodes, report), shown)
         dashboard.print_result(console, result)
         return result
 
-    result = one(hash.value, connection_table is Switch.on)
+    result = one(hash.value, connection_table is Switch.on, report)
     document = result.document()
     if compare:
         console.print()
@@ -113,9 +118,9 @@ def demo(
 @app.command(short_help="Build a topology and open a console on it.")
 def up(
     topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
-    maglevs: Maglevs = 3,
-    endpoints: Endpoints = 5,
-    clients: Clients = 2,
+    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
+    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
 ) -> None:
     """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
     from mininet.cli import CLI
@@ -123,7 +128,9 @@ def up(
 
     from .laboratory import Lab
 
-    with Lab(topology, maglevs=maglevs, endpoints=endpoints, clients=clients, progress=_say) as lab:
+    asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
+    options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
+    with Lab(topology, progress=_say, **options) as lab:
         vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
         lg.setLogLevel("output")  # what commands print, and where it belongs
@@ -256,6 +263,48 @@ def bench(
     _write_json(json_file, document)
 
 
+Recorded = Annotated[Path, typer.Argument(metavar="TIMELINE", help="What a lab has recorded, such as run.jsonl.")]
+
+
+@app.command(short_help="Turn what a lab has recorded into a table.")
+def export(
+    timeline: Recorded,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write CSV; without any option it is printed.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write Parquet, if pyarrow is installed.")
+    ] = None,
+) -> None:
+    """Write every measurement and event of a run as a row: `maglab export run.jsonl --csv run.csv`. Needs no root."""
+    from . import export as exporting
+    from .timeline import read
+
+    _check_writable(csv, "--csv")
+    _check_writable(parquet, "--parquet")
+    record = read(timeline)
+    if parquet:
+        exporting.to_parquet(record, parquet)
+    if csv:
+        with open(csv, "w", encoding="utf-8", newline="") as file:
+            exporting.to_csv(record, file)
+    elif not parquet:
+        exporting.to_csv(record, sys.stdout)
+
+
+@app.command(short_help="Turn what a lab has recorded into a page.")
+def report(
+    timeline: Recorded,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="A page, or Markdown for a name that ends in .md.")],
+) -> None:
+    """Write a report of a run: `maglab report run.jsonl run.html`. Needs no root."""
+    from . import report as reporting
+    from .timeline import read
+
+    _check_writable(output, "FILE")
+    reporting.write(read(timeline), output)
+
+
 @app.command(short_help="Say what this machine has for a lab.")
 def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what that changes for a lab."""
@@ -297,6 +346,40 @@ def clean(
         console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
     if not chosen and not running:
         console.print("nothing to clean")
+
+
+@app.command(short_help="Simulate flows: clusters that no machine can emulate.")
+def simulate(
+    steps: Annotated[list[str] | None, typer.Argument(help='Changes, such as "add s4" "kill m1, kill s2".')] = None,
+    maglevs: Annotated[int, typer.Option(help="Number of Maglevs.")] = 3,
+    endpoints: Annotated[int, typer.Option(help="Number of endpoints.")] = 5,
+    flows: Annotated[int, typer.Option(help="Number of connections.")] = 100_000,
+    table_size: Annotated[int, typer.Option(help="Slots of a lookup table: a prime.")] = 65537,
+    hash: Annotated[Hash, typer.Option(help="How Maglevs hash flows to endpoints.")] = Hash.maglev,
+    capacity: Annotated[
+        int | None, typer.Option(help="Entries of a connection table; 0: none (default: as many as come).")
+    ] = None,
+    ecmp: Annotated[str, typer.Option(help="How routers spread flows: threshold or resilient.")] = "threshold",
+    without: Annotated[list[str] | None, typer.Option(help="A node that is away at the start, such as s4.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    churn: Annotated[int, typer.Option(min=0, max=100_000, help="Random changes, after those named.")] = 0,
+    sweep: Annotated[list[str] | None, typer.Option(metavar="NAME=A,B,…", help="Simulate once for each value.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes of a sweep.")] = None,
+    dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Sweep on a Dask cluster.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Simulate connections while Maglevs and endpoints come and go; each step's changes happen at once."""
+    from .simulate import command
+    from .simulation import Cluster
+
+    _check_writable(json_file)
+    absent = tuple(without or ())
+    base = Cluster(maglevs, endpoints, flows, table_size, hash.value, capacity, ecmp, absent, seed)
+    documents = command(base, steps or (), churn, sweep or (), jobs, dask, console.print)
+    _write_json(json_file, documents if sweep else documents[0])
+
+
+register_classroom(app)
 
 
 def _say(text: str) -> None:

@@ -23,16 +23,16 @@ from .faults.effect import Effect
 class Expected:
     """What the lab should look like by now."""
 
-    vips: Collection[str]  # addresses, and prefixes
+    vips: Mapping[str, Collection[str]]  # address or prefix: names of the Maglevs that announce it
     effect: Effect = field(default_factory=Effect)  # of all faults that are open
 
 
 def missing(nodes: Sequence[Any], expected: Expected) -> str:
     """Returns what is not yet as it should be, "" if all is; LabError for a daemon that ended though nobody killed it.
 
-    All is well when every router's kernel spreads every VIP over exactly the Maglevs that serve, and each of these is
-    ready, finds exactly the living endpoints healthy, and has built the same lookup tables as the others. Nothing is
-    asked of a node that comes and goes.
+    All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, and
+    each of these is ready, finds exactly the living endpoints healthy, and has built the same lookup tables as the
+    others. Nothing is asked of a node that comes and goes.
     """
     effect = expected.effect
     settled = [node for node in nodes if node.name not in effect.unsettled]
@@ -68,7 +68,7 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
 def _wrong_routes(routers: Sequence[Any], announcing: Sequence[Any], expected: Expected, moving: set[str]) -> str:
     for router in routers:
         own = [node for node in announcing if (router.name, node.name) not in expected.effect.apart]
-        hops = {vip: _hops(own, ip_network(vip).version) for vip in expected.vips}
+        hops = {vip: _hops(own, names, ip_network(vip).version) for vip, names in expected.vips.items()}
         wanted = {vip: found for vip, found in hops.items() if found}
         actual = _without(observe.ecmp(router), moving)
         if actual != wanted:
@@ -82,8 +82,9 @@ def _without(routes: Mapping[str, tuple[str, ...]], moving: set[str]) -> dict[st
     return {vip: hops for vip, hops in left.items() if hops}
 
 
-def _hops(serving: Sequence[Any], version: int) -> tuple[str, ...]:
-    return tuple(sorted(node.addresses[version] for node in serving if version in node.addresses))
+def _hops(serving: Sequence[Any], announcing: Collection[str], version: int) -> tuple[str, ...]:
+    nodes = (node for node in serving if node.name in announcing)
+    return tuple(sorted(node.addresses[version] for node in nodes if version in node.addresses))
 
 
 def _wrong_views(serving: Sequence[Any], living: set[str], drained: set[str], moving: set[str]) -> str:

@@ -7,18 +7,24 @@ endpoints, consistent hashing a change of Maglevs.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
+from . import verify
 from .connections import Connection, Connections
 from .laboratory import Lab
+from .observe import Snapshot
 
 TRAFFIC_MESSAGES = 20  # each connection has exchanged so many before the first fault
 FRESH_CONNECTIONS = 50  # opened while an endpoint is drained: none may reach it
 WARM_UP_TIMEOUT_S = 60.0
+ECHO = "echo"  # the VIP that connections are held through
+SAMPLE_S = 0.5  # between two looks, for a report
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Options:
     hash: str
     connection_table: bool
     topology_options: Mapping[str, Any]
+    report: Path | None = None  # where to write a report of the run
 
 
 @dataclass(frozen=True)
@@ -116,17 +123,21 @@ def run(options: Options, show: Show) -> Result:
         progress=show.step,
         **options.topology_options,
     )
-    with lab:
+    with lab, _reported(lab, options.report):
         show.step(f"opening {options.connections} connections")
-        with lab.connections(options.connections) as connections:
+        fresh = lab.snapshot(tables=True)
+        with lab.connections(options.connections, ECHO) as connections:
             show.watch(lab, connections)
             ecmp_shares = _traffic(lab, connections, show)
+            _judge_balance(lab, fresh, connections)
             endpoint_shares = shares(Counter(connection.endpoint for connection in connections.all()))
             events = [_carry_out(step, lab, connections, show) for step in steps(lab.maglevs, lab.endpoints)]
-            returned = lab.snapshot().return_packets()
+            last = lab.snapshot()
+            lab.timeline.judged(verify.direct_server_return(last, fresh))
+            lab.timeline.judged(verify.maglevs_choose_alike(last))
         show.step("stopping")
     return Result(
-        ok=returned == 0 and not any(event.broken for event in events),
+        ok=last.return_packets() == 0 and not any(event.broken for event in events),
         topology=options.topology,
         hash=options.hash,
         connection_table=options.connection_table,
@@ -134,10 +145,29 @@ def run(options: Options, show: Show) -> Result:
         events=events,
         ecmp_shares=ecmp_shares,
         endpoint_shares=endpoint_shares,
-        return_packets_through_maglevs=returned,
+        return_packets_through_maglevs=last.return_packets(),
         start_s=round(lab.start_s, 3),
         total_s=round(time.monotonic() - began, 3),
     )
+
+
+@contextlib.contextmanager
+def _reported(lab: Lab, path: Path | None) -> Iterator[None]:
+    """Records the lab, and writes a report at the end, if somebody wants one."""
+    if path is None:
+        yield
+        return
+    with lab.recording(SAMPLE_S):
+        yield
+    lab.report(path)
+
+
+def _judge_balance(lab: Lab, before: Snapshot, connections: Connections) -> None:
+    """Enters verdicts on how the first connections were spread over Maglevs and endpoints."""
+    lab.timeline.judged(verify.ecmp_balanced(before, lab.snapshot()))
+    pool = next(vip.backed_by for vip in lab.config.vips if vip.name == ECHO)
+    flows, shares = verify.flows_by_endpoint(connections.all()), before.table_shares(pool)
+    lab.timeline.judged(verify.endpoints_match_shares(flows, shares))
 
 
 def _traffic(lab: Lab, connections: Connections, show: Show) -> dict[str, float]:
@@ -158,7 +188,10 @@ def _carry_out(step: Step, lab: Lab, connections: Connections, show: Show) -> Ev
     converged_s = lab.wait_converged()
     note = _fresh_avoid(lab, step.drains) if step.drains else ""
     connections.wait_settled()
-    event = judge(step, before, connections.all(), converged_s, note)
+    after = connections.all()
+    event = judge(step, before, after, converged_s, note)
+    verdict = verify.only_the_doomed_died(after, {step.dies} - {""}, before)
+    lab.timeline.judged(replace(verdict, claim=f"{step.name}: {verdict.claim}"))
     show.happened(event)
     return event
 

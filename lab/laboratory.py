@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,18 +26,19 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, observe, timeline
+from . import convergence, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
+from .moves import Moves
 from .nodes import CONFIG, ROOT, LabNode, nursery_of, write_config
-from .observe import Snapshot
+from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
 from .waiting import wait_until
-from .ways import Record
+from .wiring import of_topo
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -52,7 +54,7 @@ class _Net(Mininet):  # type: ignore[misc]
         return super().addHost(name, cls, site=self._site, **params)
 
 
-class Lab(Faults):
+class Lab(Faults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
@@ -72,6 +74,7 @@ class Lab(Faults):
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
+        super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
         self.document = copy.deepcopy(self._topo.cluster)
@@ -86,6 +89,7 @@ class Lab(Faults):
         self._connections: list[Connections] = []
         self.timeline = Timeline()
         self._begin_registry()
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
         self._student = dict(student or {})
         self.start_s = 0.0
 
@@ -121,6 +125,14 @@ class Lab(Faults):
             self.stop()
             raise
         self.start_s = time.monotonic() - started
+        self.timeline.about(
+            lab=self._asked_for,
+            wiring=asdict(of_topo(self._topo)),
+            command=particulars.command(),
+            versions=particulars.versions(),
+            machine=particulars.machine(),
+            start_s=round(self.start_s, 3),
+        )
         return self
 
     def stop(self) -> None:
@@ -130,6 +142,7 @@ class Lab(Faults):
 
     def _take_away(self) -> None:
         self._end_background()
+        self._end_recordings()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -225,23 +238,14 @@ class Lab(Faults):
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 
-    # Observation
-
-    def snapshot(self) -> Snapshot:
-        """Returns what can be seen of the lab now."""
-        maglevs = {node.name: observe.maglev_view(node.control) for node in self._of_role("maglev")}
-        return Snapshot(maglevs, {node.name: observe.router_view(node) for node in self._of_role("router")})
-
-    def ways(self) -> Record:
-        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
-        return Record(self._of_role("router"))
+    # Convergence
 
     def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
-        Converged means: every router's kernel spreads every VIP over exactly the Maglevs that serve, and all of these
-        are ready, find exactly the living endpoints healthy, and have built the same lookup tables. Where flap damping
-        holds down an endpoint that has come and gone too often, that time comes on top.
+        Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
+        and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        Where flap damping holds down an endpoint that has come and gone too often, that time comes on top.
         """
         try:
             wait_until(self._not_converged, timeout_s, "convergence")
@@ -253,7 +257,12 @@ class Lab(Faults):
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}") for vip in self.config.vips}
+        vips = {
+            str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
+                machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
+            }
+            for vip in self.config.vips
+        }
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
 
 

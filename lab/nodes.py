@@ -16,7 +16,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
+from . import interfaces, namespace
 from .errors import LabError
-from .nursery import Daemon, Nursery
+from .interfaces import INNER_MTU_BYTES
+from .nursery import SERVERS, Daemon, Nursery
 from .site import Process, Site
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a lab share
-OUTER_MTU_BYTES, INNER_MTU_BYTES = 1500, 1600  # before the routers; behind them, where GRE adds 24 bytes
 HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 ROUTER_AS, MAGLEV_AS = 65000, 65001
 BIRD_TABLE = 100  # the kernel's table that BIRD writes where another daemon makes next-hop groups of its routes
@@ -45,10 +47,6 @@ ROUTER_SYSCTLS = {
     "net.ipv6.fib_multipath_hash_policy": "3",
     "net.ipv6.fib_multipath_hash_fields": ECMP_FIELDS,
 }
-# An address may be used at once, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down,
-# as in IPv4; none comes from a router. A new link address is told to all neighbours (RFC 4861 §7.2.6).
-IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
-OFFLOADS = ("tx", "gro", "gso", "tso")  # veth would leave checksums undone and merge segments: not so on a wire
 
 _mn_site: Site | None = None
 
@@ -100,32 +98,31 @@ class LabNode(Node):  # type: ignore[misc]
         sysctls: Mapping[str, str] | None = None,
         default_route: str | None = None,
         default_route6: str | None = None,
+        routes: Sequence[str] = (),
         **params: Any,
     ) -> Any:
-        """Sets the node up as its role needs, and starts its daemons; links carry what Mininet's `config` would set."""
-        self.set_sysctls({"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"} | (sysctls or {}))
-        self._set_up_links([gateway for gateway in (default_route, default_route6) if gateway])
+        """Sets the node up as its role needs, all in one go, and starts its daemons.
+
+        Links carry what Mininet's `config` would set; `routes` are more of them, in the words of `ip route add`.
+        """
+        gateways = [f"default via {gateway}" for gateway in (default_route, default_route6) if gateway]
+        lines = [*self._link_lines(), *(f"route add {route}" for route in [*gateways, *routes])]
+        names = [str(interface) for interface in self.intfList()]
+        set_up = partial(interfaces.set_up, names, sysctls or {}, lines, self.site.environment)
+        try:
+            namespace.within(self.pid, set_up)
+        except LabError as error:
+            raise LabError(f"{self.name}: {error}") from None
         self.start_daemons()
         return {}
 
-    def _set_up_links(self, gateways: Sequence[str]) -> None:
-        """Gives every interface its addresses and MTU, in one go, and makes it behave like a wire."""
-        lines = ["link set lo up"]
-        for interface in self.intfList():
-            self.set_sysctls(
-                {f"net.ipv4.conf.{interface}.rp_filter": "0"}
-                | {f"net.ipv6.conf.{interface}.{name}": value for name, value in IPV6_SYSCTLS.items()}
-            )
-            self.run("ethtool", "-K", str(interface), *(word for name in OFFLOADS for word in (name, "off")))
-            mtu = interface.params.get("mtu", OUTER_MTU_BYTES)
-            lines += [f"address add {address} dev {interface}" for address in _networks_of(interface)]
-            lines += [f"link set {interface} mtu {mtu} up"]
-        lines += [f"route add default via {gateway}" for gateway in gateways]
-        self.run("ip", "-batch", "-", text="\n".join(lines))
+    def _link_lines(self) -> Iterator[str]:
+        """Yields what `ip` is to do with the node's interfaces."""
+        return (line for interface in self.intfList() for line in interfaces.lines_of(interface))
 
     def set_sysctls(self, values: Mapping[str, str]) -> None:
         """Sets kernel parameters of this namespace."""
-        self.run("sysctl", "-q", "-w", *(f"{name}={value}" for name, value in values.items()))
+        namespace.within(self.pid, partial(namespace.set_sysctls, values))
 
     @property
     def address(self) -> str:
@@ -145,11 +142,11 @@ class LabNode(Node):  # type: ignore[misc]
     @staticmethod
     def addresses_of(interface: Any) -> dict[int, str]:
         """Returns an interface's addresses by IP version, IPv4 first, without their prefix lengths."""
-        return {network.version: str(network.ip) for network in map(ip_interface, _networks_of(interface))}
+        return interfaces.addresses_of(interface)
 
     def neighbours(self, role: str) -> list[tuple[Any, Any]]:
-        """Returns (own interface, the other end's interface) of every link to a node of a role."""
-        ends = [(own, link.intf2 if link.intf1 is own else link.intf1) for own in self.intfList() if (link := own.link)]
+        """Returns (own interface, the other's interface) of every node of a role that a link, or a switch, leads to."""
+        ends = [(own, other) for own in self.intfList() if own.link for other in interfaces.ends_of(own)]
         return [(own, other) for own, other in ends if getattr(other.node, "role", "") == role]
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -203,9 +200,22 @@ class LabNode(Node):  # type: ignore[misc]
         self.cleanup()
 
 
-def _networks_of(interface: Any) -> list[str]:
-    """Returns what a topology gave an interface, with prefix lengths: `address`, and perhaps `address6`."""
-    return [interface.params[name] for name in ("address", "address6") if name in interface.params]
+class Switch(LabNode):
+    """A switch: the kernel's bridge in a namespace of its own, all of whose links are its ports."""
+
+    role = "switch"
+    BRIDGE = "bridge"
+
+    def config(self, **params: Any) -> Any:
+        addressless = {f"net.ipv6.conf.{which}.disable_ipv6": "1" for which in ("all", "default")}
+        return super().config(sysctls=addressless, **params)
+
+    def _link_lines(self) -> Iterator[str]:
+        """Yields the bridge as well. It floods what is for many: to snoop, it would need one who asks (RFC 4541)."""
+        yield f"link add {self.BRIDGE} type bridge forward_delay 0 mcast_snooping 0"
+        yield from super()._link_lines()
+        yield from (f"link set {port} master {self.BRIDGE}" for port in self.intfList())
+        yield f"link set {self.BRIDGE} mtu {INNER_MTU_BYTES} up"
 
 
 class Client(LabNode):
@@ -215,6 +225,7 @@ class Client(LabNode):
 
 
 NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
+COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class Router(LabNode):
@@ -295,24 +306,29 @@ template bgp maglev{version} {{
 """
 
     def _count_vip_packets(self) -> None:
-        """Counts, per Maglev, packets to VIPs that leave for it, and packets from VIPs: there must be none of these.
+        """Counts, per Maglev, packets to VIPs that leave for it, and how many of these begin a TCP flow.
 
-        But for those addressed to the Maglev itself: they answer its health checks through the data path.
+        And packets from VIPs: there must be none, but for those addressed to the Maglev itself: they answer its health
+        checks through the data path.
         """
         rules, counters = [], []
         for own, other in self.neighbours("maglev"):
             name = other.node.name
-            counters += [f"counter to_{name} {{}}", f"counter return_{name} {{}}"]
+            counters += [f"counter {what}_{name} {{}}" for what in ("to", "flows", "return")]
+            link_address = other.params.get("link_address")  # tells Maglevs on a switch apart
+            by = f"ether saddr {link_address} " if link_address else ""
             for version, address in self.addresses_of(other).items():
                 family, prefix = NFT_FAMILIES[version], self.vip_prefixes[version]
+                to = f"rt {family} nexthop {address}" if link_address else f'oifname "{own}"'
                 rules += [
-                    f'oifname "{own}" {family} daddr {prefix} counter name to_{name}',
-                    f'oifname "{own}" {family} saddr {prefix} {family} daddr != {address} counter name return_{name}',
-                    f'iifname "{own}" {family} saddr {prefix} counter name return_{name}',
+                    f"{to} {family} daddr {prefix} counter name to_{name}",
+                    f"{to} {family} daddr {prefix} tcp flags & (syn | ack) == syn counter name flows_{name}",
+                    f"{to} {family} saddr {prefix} {family} daddr != {address} counter name return_{name}",
+                    f'iifname "{own}" {by}{family} saddr {prefix} counter name return_{name}',
                 ]
         chain = "\n".join(["type filter hook forward priority 0;", *rules])
         lines = "\n".join(counters)
-        self.run("nft", "-f", "-", text=f"table inet maglab {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
+        self.run("nft", "-f", "-", text=f"table inet {COUNTERS} {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
 
     def birdc(self, *command: str) -> str:
         """Returns what BIRD's console answers."""
@@ -338,10 +354,14 @@ class ConfiguredNode(LabNode):
     def start_maglev(self, command: str, *options: str) -> None:
         """Starts a daemon of `python -m maglev` on this node, as a fork of the lab's nursery."""
         arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
-        log = self.directory / f"{command}.log"
-        daemon = nursery_of(self.site).start([command, *arguments], self._daemon_environment, self.pid, log)
-        self.site.enter(Process.of(daemon.pid, f"{self.name}: {command}"))
-        self.daemons[command] = daemon
+        self.start_fork(command, [command, *arguments])
+
+    def start_fork(self, name: str, arguments: Sequence[str]) -> None:
+        """Starts a daemon on this node as a fork of the lab's nursery; its output goes to NAME.log."""
+        log = self.directory / f"{name}.log"
+        daemon = nursery_of(self.site).start(arguments, self._daemon_environment, self.pid, log)
+        self.site.enter(Process.of(daemon.pid, f"{self.name}: {name}"))
+        self.daemons[name] = daemon
 
 
 class Maglev(ConfiguredNode):
@@ -359,6 +379,7 @@ class Maglev(ConfiguredNode):
             "exabgp_api_cli": "false",
             "exabgp_log_destination": "stderr",
             "exabgp_tcp_attempts": "0",
+            "exabgp_reactor_speed": "5",  # it looks about every 50 ms, not 10, when nothing comes: a lab has many of it
         }
         self.start("exabgp", [exabgp, "server", str(self.directory / "exabgp.conf")], **environment)
 
@@ -393,7 +414,7 @@ class Endpoint(ConfiguredNode):
 
     def start_daemons(self) -> None:
         self.start_maglev("endpoint")
-        self.start("servers", [project_python(), "-m", "lab.servers", "--name", self.name])
+        self.start_fork("servers", [SERVERS, "--name", self.name])
 
 
 def write_config(path: Path, document: Mapping[str, Any]) -> None:

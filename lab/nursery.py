@@ -22,6 +22,7 @@ from .waiting import wait_until
 SOCKET = "nursery.sock"
 READY_TIMEOUT_S = 60.0  # compiling, where set-up has not done it, takes some seconds
 ANSWER_TIMEOUT_S = 10.0
+SERVERS = "lab.servers"  # what endpoints serve
 
 
 class Daemon:
@@ -59,7 +60,7 @@ class Nursery:
         self._path = site.directory / SOCKET
         self._log = site.directory / "nursery.log"
         environment = {**site.environment, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}
-        command = [python, "-m", "maglev", "nursery", "--socket", str(self._path)]
+        command = [python, "-m", "maglev", "nursery", "--socket", str(self._path), "--also", SERVERS]
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -67,7 +68,10 @@ class Nursery:
         site.enter(Process.of(self._process.pid, "nursery"))
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], within: int, log: Path) -> Daemon:
-        """Starts `python -m maglev ARGUMENTS` in the namespaces of the process `within`; its output goes to `log`."""
+        """Starts `python -m maglev ARGUMENTS` in the namespaces of the process `within`; its output goes to `log`.
+
+        Where the first of ARGUMENTS is `lab.servers`, it starts `python -m ARGUMENTS`.
+        """
         wait_until(self._what_is_missing, READY_TIMEOUT_S, "the nursery")
         document = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
         try:

@@ -1,18 +1,33 @@
-"""What can be seen of a running lab, taken at one moment: immutable, and free of any judgement."""
+"""What can be seen of a running lab, taken at one moment: immutable, and free of any judgement.
+
+Who judges is `verify`; `sampler` looks again and again. Looking starts no program: kernels are asked over netlink, BIRD
+and the forwarders over their control sockets.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from maglev.engine.control import ControlError, request
+from maglev.engine.control import Client, ControlError
 
-from .nodes import Router, session_name
+from . import netlink
+from .errors import LabError
+from .nodes import COUNTERS, Router, session_name
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from .connections import Connection
 
 ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
+ANSWER_TIMEOUT_S = 1.0  # for a daemon on its control socket
+
+Slots = tuple[str | None, ...]  # a lookup table: the endpoint's address in each slot
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,8 @@ class MaglevView:
 
     status: Mapping[str, Any]
     statistics: Mapping[str, Any]
+    health: Mapping[str, Any] = field(default_factory=dict)  # every check
+    tables: Mapping[str, Slots] = field(default_factory=dict)  # pool: lookup table; only where it was asked for
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class RouterView:
     sessions: Mapping[str, str]  # Maglev: state of its BGP sessions, one over each family
     packets_to: Mapping[str, int]  # Maglev: packets to VIPs that were sent to it
     packets_returned: Mapping[str, int]  # Maglev: packets from VIPs that crossed its link
+    flows_to: Mapping[str, int] = field(default_factory=dict)  # Maglev: SYNs to VIPs that were sent to it
 
 
 @dataclass(frozen=True)
@@ -39,57 +57,101 @@ class Snapshot:
 
     maglevs: Mapping[str, MaglevView | None]  # None: its forwarder does not answer
     routers: Mapping[str, RouterView]
+    nodes: Mapping[str, Usage] = field(default_factory=dict)  # every node: processor time and memory
+    connections: tuple[Connection, ...] = ()  # all that the lab has opened, and their fates
+    names: Mapping[str, str] = field(default_factory=dict)  # address: the node that has it
+    at_s: float = 0.0  # on the lab's timeline
 
     def ecmp_packets(self) -> dict[str, int]:
         """Returns how many packets to VIPs the routers have sent to each Maglev."""
-        totals = dict.fromkeys(self.maglevs, 0)
-        for router in self.routers.values():
-            for maglev, packets in router.packets_to.items():
-                totals[maglev] += packets
-        return totals
+        return self._to_maglevs(router.packets_to for router in self.routers.values())
+
+    def ecmp_flows(self) -> dict[str, int]:
+        """Returns how many TCP flows (SYNs) the routers have sent to each Maglev."""
+        return self._to_maglevs(router.flows_to for router in self.routers.values())
+
+    def _to_maglevs(self, counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
+        totals = Counter(dict.fromkeys(self.maglevs, 0))
+        for counts in counted:
+            totals.update(counts)
+        return dict(totals)
 
     def return_packets(self) -> int:
         """Returns how many packets from VIPs have crossed a Maglev's link: none, under direct server return."""
         return sum(sum(router.packets_returned.values()) for router in self.routers.values())
 
+    def addresses_of(self, node: str) -> list[str]:
+        """Returns all addresses of a node."""
+        return [address for address, name in self.names.items() if name == node]
 
-def maglev_view(control: Path) -> MaglevView | None:
-    """Returns what a Maglev says of itself, None if it does not answer."""
-    try:
-        return MaglevView(request(control, "GET", "/status"), request(control, "GET", "/statistics"))
-    except ControlError:
-        return None
+    def table_shares(self, pool: str) -> dict[str, float]:
+        """Returns each endpoint's share of a pool's lookup table; LabError if this snapshot has no whole tables."""
+        tables = [view.tables[pool] for view in self.maglevs.values() if view and pool in view.tables]
+        if not tables:
+            raise LabError(f"no lookup table of a pool {pool!r} in this snapshot: take one with tables=True")
+        counts = Counter(tables[0])
+        return {
+            self.names.get(backend, backend): count / len(tables[0]) for backend, count in counts.items() if backend
+        }
+
+
+def maglev_view(control: Path, health: bool = False, tables: bool = False) -> MaglevView | None:
+    """Returns what a Maglev says of itself, None if it does not answer; health and whole tables only if asked for."""
+    with contextlib.closing(Client(control, ANSWER_TIMEOUT_S)) as client, contextlib.suppress(ControlError):
+        return MaglevView(
+            client.request("GET", "/status"),
+            client.request("GET", "/statistics"),
+            client.request("GET", "/health") if health else {},
+            _tables(client.request("GET", "/tables")) if tables else {},
+        )
+    return None
+
+
+def _tables(document: Mapping[str, Any]) -> dict[str, Slots]:
+    return {pool: tuple(table["slots"]) for pool, table in document.items()}
 
 
 def router_view(router: Router) -> RouterView:
     """Returns what a router does with VIPs, from the kernel's tables, BIRD and the packet counters."""
-    counters = _counters(router)
+    counted = netlink.counters(router.pid, COUNTERS)
+    states = bird_answer(router.directory / "bird.ctl", "show protocols")
     return RouterView(
         ecmp(router),
-        _sessions(router.birdc("show", "protocols"), [other.node.name for _, other in router.neighbours("maglev")]),
-        {name.removeprefix("to_"): count for name, count in counters.items() if name.startswith("to_")},
-        {name.removeprefix("return_"): count for name, count in counters.items() if name.startswith("return_")},
+        _sessions(states, [other.node.name for _, other in router.neighbours("maglev")]),
+        _named(counted, "to_"),
+        _named(counted, "return_"),
+        _named(counted, "flows_"),
     )
+
+
+def _named(counted: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): count for name, count in counted.items() if name.startswith(prefix)}
 
 
 def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
     """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
-    routes = json.loads(router.run("ip", "-j", "route", "show", "table", "all", "proto", "bird").stdout or "[]")
-    return {
-        route["dst"]: tuple(sorted(hop["gateway"] for hop in route.get("nexthops", [route]) if _is_usable(hop)))
-        for route in routes
-        if "table" not in route  # others than the main one are named
-    }
+    return netlink.bird_routes(router.pid)
 
 
-def _is_usable(hop: Mapping[str, Any]) -> bool:
-    return not {"dead", "linkdown"} & set(hop.get("flags", []))
+def bird_answer(control: Path, command: str) -> str:
+    """Returns what BIRD answers to a command, without the codes at the lines' beginnings; "" if it does not answer.
 
-
-def _counters(router: Router) -> dict[str, int]:
-    document = json.loads(router.run("nft", "-j", "list", "counters", "table", "inet", "maglab").stdout)
-    counters = (entry["counter"] for entry in document["nftables"] if "counter" in entry)
-    return {counter["name"]: counter["packets"] for counter in counters}
+    BIRD's lines begin with four digits and a minus, the last with four digits and a space, or with a space alone where
+    the code is that of the line before (BIRD's doc/reply_codes).
+    """
+    with socket.socket(socket.AF_UNIX) as bird, contextlib.suppress(OSError):
+        bird.settimeout(ANSWER_TIMEOUT_S)
+        bird.connect(str(control))
+        with bird.makefile("r", encoding="utf-8", errors="replace") as lines:
+            lines.readline()  # who it is
+            bird.sendall(command.encode() + b"\n")
+            answer = []
+            for line in lines:
+                answer.append(line[1:] if line.startswith(" ") else line[5:])
+                if line[:4].isdigit() and line[4:5] == " ":
+                    break
+            return "".join(answer)
+    return ""
 
 
 def _sessions(table: str, maglevs: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -38,6 +38,7 @@ class Journey:
     back: tuple[str, ...]  # the answer's way, from the endpoint to the client; empty where no endpoint was reached
     told: Mapping[str, Any]  # what the client was told: `maglev.tracer.Trace` as a document
     names: Mapping[str, str]  # of nodes, by their addresses
+    between: tuple[str, ...] = ()  # the router that a Maglev's packets go by; nobody where a switch joins the two
 
     @property
     def hops(self) -> list[Mapping[str, Any]]:
@@ -58,7 +59,7 @@ class Journey:
     @cached_property
     def way(self) -> tuple[str, ...]:
         """Returns the nodes that the first packet went by, from the client to the endpoint."""
-        over = [name for maglev in self.maglevs for name in (maglev, self.router)]
+        over = [name for maglev in self.maglevs for name in (maglev, *self.between)]
         return (self.client, self.router, *over, *([self.endpoint] if self.endpoint else []))
 
     def lines(self) -> Iterator[str]:
@@ -147,10 +148,13 @@ def follow(
     router, interface = where.get(_gateway(nodes[client], destination, "from", source), (NOBODY, ""))
     next_hop = names.get(_next_hop(nodes[router], interface, told, fragmented)) if router in nodes else None
     journey = Journey(client, router, next_hop, (), told, names)
+    if hops := [hop for hop in journey.hops if hop["target"] and hop["maglev"] in nodes]:
+        by = _gateway(nodes[hops[0]["maglev"]], hops[0]["target"])
+        journey = replace(journey, between=(names.get(by, NOBODY),) if by else ())
     if journey.endpoint not in nodes:
         return journey
     towards = names.get(_gateway(nodes[journey.endpoint], source, "from", destination), NOBODY)
-    return Journey(client, router, next_hop, (journey.endpoint, towards, client), told, names)
+    return replace(journey, back=(journey.endpoint, towards, client))
 
 
 def _next_hop(run: Run, interface: str, told: Mapping[str, Any], fragmented: bool) -> str:

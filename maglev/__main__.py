@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from .errors import MaglevError
 from .flow import Address
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     nursery = commands.add_parser("nursery", help="a process whose forks are daemons that start at once; run by a lab")
     nursery.add_argument("--socket", required=True, type=Path, metavar="PATH", help="where it takes orders")
+    nursery.add_argument("--also", action="append", default=[], metavar="MODULE", help="import it, too, for its main()")
     nursery.set_defaults(run=_nursery)
 
     replay = commands.add_parser("replay", help="what a forwarder would send out for the frames of a pcap file")
@@ -85,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="exit 0, or say what is wrong and exit 1")
     check.add_argument("file", type=Path, metavar="FILE")
     check.set_defaults(run=_check_config)
+
+    move = commands.add_parser("move-vip", help="the next configuration on a VIP's way to another shard, as YAML")
+    move.add_argument("--config", required=True, type=Path, metavar="FILE", help="what all Maglevs serve now")
+    move.add_argument("vip", metavar="VIP", help="the name of one of an address's VIPs; they move together")
+    move.add_argument("shard", metavar="SHARD", help="where it moves")
+    move.set_defaults(run=_move_vip)
 
     differ = commands.add_parser("diff-config", help="what changes, in words: exit 0 nothing, 1 something, 2 trouble")
     differ.add_argument("old", type=Path, metavar="OLD")
@@ -170,7 +178,7 @@ def _nameserver(options: argparse.Namespace) -> None:
 def _nursery(options: argparse.Namespace) -> None:
     from . import nursery
 
-    nursery.run(options.socket)
+    nursery.run(options.socket, options.also)
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -213,6 +221,22 @@ def _check_config(options: argparse.Namespace) -> None:
 
     config = configuration.load(options.file)
     print(f"{options.file}: {len(config.vips)} VIPs, {len(config.pools)} pools, {len(config.maglevs)} Maglevs: sound")
+
+
+def _move_vip(options: argparse.Namespace) -> None:
+    import yaml
+
+    from . import config as configuration
+    from . import document, moving
+
+    config = configuration.load(options.config)
+    said: Any = document.read(options.config.read_text("utf-8"), str(options.config), [])
+    step = moving.next_step(said, config, options.vip, options.shard)
+    if step is None:
+        print(f"{options.vip} is shard {options.shard}'s alone: nothing is left to do", file=sys.stderr)
+        return
+    print(yaml.safe_dump(step.document, sort_keys=False), end="")
+    print(f"{step.what}; before the next step wait until {step.until}", file=sys.stderr)
 
 
 def _diff_config(options: argparse.Namespace) -> int:

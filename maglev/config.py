@@ -26,6 +26,7 @@ from maglev.config_objects import (
     Member,
     Metrics,
     Pool,
+    QuicCid,
     Vip,
 )
 from maglev.config_rules import RULES, Draft
@@ -42,6 +43,7 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
     "load",
     "load_all",
@@ -168,4 +170,5 @@ _INNER: Inner = {
     "connection_table": ConnectionTable,
     "fragments": Fragments,
     "metrics": Metrics,
+    "quic_cid": QuicCid,
 }

@@ -164,7 +164,7 @@ def _fields_said(value: BaseModel) -> str:
 
 
 def _shown(value: object, most: int | None = None) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     if isinstance(value, bool):
         return str(value).lower()

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from maglev.config_checks import HealthCheck
 from maglev.config_fields import POSITIVE_S, ConfigObject, Seconds
 from maglev.primes import is_prime, nearest_primes
+from maglev.shares import DEFAULT_SHARE
 
 LARGEST_TABLE = 1 << 24  # slots: 25 times the largest table in the paper
 MOST_CONNECTIONS = 1 << 26
@@ -32,6 +33,11 @@ class ConnectionTable(ConfigObject):
     )
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
         default=60.0, description="seconds, a finite number above 0"
+    )
+    max_share_per_source: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
+        default=DEFAULT_SHARE,
+        description="the share of the entries that one source, an IPv4 address or an IPv6 /64, may have: "
+        "a number above 0, at most 1",
     )
     huge_pages: bool = Field(default=False, strict=True, description="true or false")
 

@@ -17,7 +17,7 @@ from maglev.config_checks import HealthCheck
 from maglev.config_fields import A_NAME, AN_ADDRESS, IP, ConfigObject, Name, read_address
 from maglev.config_forwarder import ConnectionTable, ForwarderOptions, Fragments, Metrics
 from maglev.config_pools import Endpoint, Member, Pool, flattened
-from maglev.config_vips import Vip
+from maglev.config_vips import QuicCid, Vip
 from maglev.errors import MaglevError
 from maglev.flow import Address, pack_address
 
@@ -32,6 +32,7 @@ __all__ = [
     "Member",
     "Metrics",
     "Pool",
+    "QuicCid",
     "Vip",
 ]
 
@@ -102,13 +103,19 @@ class Config(ConfigObject):
         machines = sorted((m for m in self.maglevs if m.shard == shard), key=lambda m: pack_address(m.address))
         return tuple(Member(machine.address, 1.0, check) for machine in machines)
 
-    def peer_addresses(self, shard: str) -> frozenset[Address]:
-        """Returns all addresses of a shard's Maglevs: from any of them one may send packets on to another."""
-        return frozenset(address for m in self.maglevs if m.shard == shard for address in m.addresses)
+    @property
+    def maglev_addresses(self) -> frozenset[Address]:
+        """Returns all addresses of all Maglevs: from any of them one may send packets on to another."""
+        return frozenset(address for machine in self.maglevs for address in machine.addresses)
+
+    def allies(self, shard: str) -> tuple[str, ...]:
+        """Returns the shards that serve a VIP together with one, itself first: usually that is alone."""
+        shared = (vip.served_by for vip in self.vips if shard in vip.served_by)
+        return tuple(dict.fromkeys((shard, *(other for shards in shared for other in shards))))
 
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
-        """Returns the VIPs of a shard, sorted by address, protocol and port."""
-        mine = (vip for vip in self.vips if vip.shard == shard)
+        """Returns the VIPs that a shard's Maglevs forward, sorted by address, protocol and port."""
+        mine = (vip for vip in self.vips if shard in vip.served_by)
         return tuple(
             sorted(
                 mine, key=lambda vip: (pack_address(vip.address), vip.network.prefixlen, vip.protocol_number, vip.port)

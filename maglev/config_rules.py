@@ -14,9 +14,11 @@ from graphlib import CycleError, TopologicalSorter
 from maglev.config_fields import A_NAME, NAME_PATTERN
 from maglev.config_objects import ForwarderOptions, MaglevMachine, Pool, Vip
 from maglev.config_pools import reachable
-from maglev.flow import Address
+from maglev.flow import Address, pack_address
+from maglev.quic import server_id_of
 
 Finding = tuple[str, object, str]  # field, value, allowed
+SHARD_FIELDS = ("shard", "also_announced_by", "also_served_by")  # of a VIP
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,31 @@ def vips_name_each_pool_once(draft: Draft) -> Iterator[Finding]:
 
 def shards_are_served(draft: Draft) -> Iterator[Finding]:
     served = {machine.shard for machine in draft.maglevs.values()}
+    allowed = f"a shard that some Maglev serves: {_listing(served)}"
+    if served and draft.all_maglevs:
+        named = (each for path, vip in draft.vips.items() for each in _shards_of(path, vip))
+        yield from ((field, shard, allowed) for field, shard in named if shard not in served)
+
+
+def vips_name_each_shard_once(draft: Draft) -> Iterator[Finding]:
     for path, vip in draft.vips.items():
-        if served and draft.all_maglevs and vip.shard not in served:
-            yield f"{path}.shard", vip.shard, f"a shard that some Maglev serves: {_listing(served)}"
+        yield from _repeated(_shards_of(path, vip), "each shard once")
+
+
+def vips_of_an_address_share_their_shards(draft: Draft) -> Iterator[Finding]:
+    """Routers know addresses, not ports: they would spread each VIP over the Maglevs of both."""
+    first: dict[Hashable, tuple[str, Vip]] = {}
+    for path, vip in draft.vips.items():
+        other_path, other = first.setdefault(vip.network, (path, vip))
+        for field in SHARD_FIELDS:
+            own, theirs = getattr(vip, field), getattr(other, field)
+            if own != theirs:
+                allowed = f"what {other_path} says, which has the same address {other.shown}: {_said(theirs)}"
+                yield f"{path}.{field}", _said(own), allowed
+
+
+def _said(shards: str | tuple[str, ...]) -> str:
+    return shards if isinstance(shards, str) else f"[{', '.join(shards)}]"
 
 
 def addresses_belong_to_machines(draft: Draft) -> Iterator[Finding]:
@@ -117,10 +141,32 @@ def idle_timeouts_fit_the_table(draft: Draft) -> Iterator[Finding]:
             yield f"{path}.idle_timeout_s", vip.idle_timeout_s, allowed
 
 
+def server_ids_are_unique(draft: Draft) -> Iterator[Finding]:
+    """Behind a VIP that goes by QUIC's connection IDs, each endpoint is known by the end of its address."""
+    for path, vip in draft.vips.items():
+        if vip.quic_cid is None:
+            continue
+        size, first = vip.quic_cid.server_id_bytes, dict[bytes, Address]()
+        for address in _endpoints_behind(draft, vip):
+            other = first.setdefault(server_id_of(pack_address(address), size), address)
+            if other != address:
+                allowed = f"as many as it takes to tell endpoints apart: {other} and {address} end in the same {size}"
+                yield f"{path}.quic_cid.server_id_bytes", size, allowed
+                break
+
+
+def _endpoints_behind(draft: Draft, vip: Vip) -> list[Address]:
+    """Returns the addresses of all endpoints that may serve a VIP, in order."""
+    names = {name for pool in vip.pools for name in reachable(draft.pools, pool)} & draft.pools.keys()
+    found = {endpoint.address for name in names for endpoint in draft.pools[name].endpoints}
+    return sorted(found, key=pack_address)
+
+
 def endpoints_are_in_reach(draft: Draft) -> Iterator[Finding]:
     """A Maglev sends to endpoints from an address of their family; one that cannot would choose unlike its peers."""
     complained = set()
-    for shard, pool in sorted({(vip.shard, pool) for vip in draft.vips.values() for pool in vip.pools}):
+    served = {(shard, pool) for vip in draft.vips.values() for shard in vip.served_by for pool in vip.pools}
+    for shard, pool in sorted(served):
         cannot = {version: _without(draft, shard, version) for version in (4, 6)}
         for name in sorted(reachable(draft.pools, pool) & draft.pools.keys()):
             for i, endpoint in enumerate(draft.pools[name].endpoints):
@@ -161,8 +207,11 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     pools_in_use_have_endpoints,
     vips_name_each_pool_once,
     shards_are_served,
+    vips_name_each_shard_once,
+    vips_of_an_address_share_their_shards,
     addresses_belong_to_machines,
     idle_timeouts_fit_the_table,
+    server_ids_are_unique,
     endpoints_are_in_reach,
     vip_addresses_are_virtual,
 )
@@ -196,6 +245,12 @@ def _pools_of_vips(draft: Draft) -> Iterator[tuple[str, str]]:
 def _pools_of(path: str, vip: Vip) -> Iterator[tuple[str, str]]:
     yield f"{path}.pool", vip.pool
     yield from ((f"{path}.backup_pools[{i}]", pool) for i, pool in enumerate(vip.backup_pools))
+
+
+def _shards_of(path: str, vip: Vip) -> Iterator[tuple[str, str]]:
+    yield f"{path}.shard", vip.shard
+    for field in SHARD_FIELDS[1:]:
+        yield from ((f"{path}.{field}[{i}]", shard) for i, shard in enumerate(getattr(vip, field)))
 
 
 def _at(pool_name: str, index: int) -> str:

@@ -10,9 +10,11 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from maglev.config_fields import A_NAME, ConfigObject, Name, read_address, read_interface
 from maglev.flow import PROTOCOL_NUMBERS, TCP, UDP
+from maglev.quic import LONGEST_SERVER_ID_BYTES, NOT_ROUTABLE
 
 WITH_PORTS = ("tcp", "udp", TCP, UDP)
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28"
+SHARDS = "a list of the names of shards"
 A_PROTOCOL = "tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255"
 PASSED_OVER_IN_V6 = (0, 43, 44, 51, 60)  # extension headers, AH among them (RFC 8200 §4): a packet is what follows them
 
@@ -35,8 +37,25 @@ def _protocol(value: object) -> object:
     raise ValueError(A_PROTOCOL)
 
 
+class QuicCid(ConfigObject):
+    """How a VIP's endpoints say in QUIC connection IDs who they are: QUIC-LB without a key (`maglev.quic`)."""
+
+    config_id: Annotated[int, Field(strict=True, ge=0, lt=NOT_ROUTABLE)] = Field(
+        default=0,
+        description=f"the first three bits of such connection IDs, a whole number from 0 to {NOT_ROUTABLE - 1}",
+    )
+    server_id_bytes: Annotated[int, Field(strict=True, ge=1, le=LONGEST_SERVER_ID_BYTES)] = Field(
+        default=4,
+        description="how many bytes of an endpoint's address, the last ones, are its server ID: "
+        f"a whole number from 1 to {LONGEST_SERVER_ID_BYTES}",
+    )
+
+
 class Vip(ConfigObject):
-    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2)."""
+    """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2).
+
+    While it moves to another shard, both serve it: `maglev.moving` says in which order.
+    """
 
     name: Name = Field(description=A_NAME)
     address: Annotated[IPv4Address | IPv6Address, BeforeValidator(_vip_address)] = Field(description=A_VIP_ADDRESS)
@@ -54,12 +73,17 @@ class Vip(ConfigObject):
         description="the share of a pool's endpoints that must be healthy for it to serve, above 0, at most 1",
     )
     shard: Name = Field(default="default", description=A_NAME)
+    also_announced_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
+    also_served_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
     affinity: Literal["connection", "client"] = Field(default="connection", description="connection or client")
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds, a number above 0, at most the connection table's idle_timeout_s"
     )
     new_flows_per_s: Annotated[float, Field(strict=True, gt=0, le=1e9)] | None = Field(
         default=None, description="new flows a second that each Maglev takes, a number above 0, at most 1000000000"
+    )
+    quic_cid: QuicCid | None = Field(
+        default=None, description="how QUIC connection IDs name endpoints, such as {config_id: 0, server_id_bytes: 4}"
     )
 
     @model_validator(mode="before")
@@ -107,6 +131,14 @@ class Vip(ConfigObject):
             raise ValueError(f"0, or no port at all: Maglev looks for ports in tcp and udp only, not in {protocol}")
         return port
 
+    @field_validator("quic_cid")
+    @classmethod
+    def _quic_suits_protocol(cls, cid: QuicCid | None, info: ValidationInfo) -> QuicCid | None:
+        protocol = info.data.get("protocol")
+        if cid is not None and protocol not in (None, "udp", UDP):
+            raise ValueError(f"none: QUIC comes over udp, not over {protocol}")
+        return cid
+
     @property
     def protocol_number(self) -> int:
         """The protocol's IANA number."""
@@ -122,6 +154,16 @@ class Vip(ConfigObject):
     def pools(self) -> tuple[str, ...]:
         """The pool that serves the VIP, and those that do instead, in their order."""
         return (self.pool, *self.backup_pools)
+
+    @property
+    def announced_by(self) -> tuple[str, ...]:
+        """The shards whose Maglevs announce the VIP: its own, and others while it moves."""
+        return (self.shard, *self.also_announced_by)
+
+    @property
+    def served_by(self) -> tuple[str, ...]:
+        """The shards whose Maglevs forward its packets: those that announce it, and others that may still get some."""
+        return (*self.announced_by, *self.also_served_by)
 
     @property
     def backed_by(self) -> str:

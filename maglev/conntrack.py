@@ -11,10 +11,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 
 from .flow import Flow
+from .shares import EPOCHS, Shares
 
 DEFAULT_CAPACITY = 1 << 20
 DEFAULT_IDLE_TIMEOUT_S = 60.0
 IDLE_TICKS = 4096  # of an entry's idle timeout: 60 s are told apart in steps of 15 ms
+EPOCH_TICKS = IDLE_TICKS // EPOCHS
 LAST_TICK = float(1 << 62)  # ticks are counted in 64 bits
 
 
@@ -36,16 +38,27 @@ class ConnectionTable:
     The dictionary is kept in the order of last use, so the entries that have expired always stand at its front and
     no sweep is needed. A capacity of 0 is a table switched off: it never remembers anything. The clock never goes
     back, not even if `now` does.
+
+    `most_per_source` is how many entries one source may have, None for all of them; `key` (64 bits) is that of the
+    hash which counts sources.
     """
 
-    def __init__(self, capacity: int = DEFAULT_CAPACITY, idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        capacity: int = DEFAULT_CAPACITY,
+        idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
+        most_per_source: int | None = None,
+        key: int = 0,
+    ) -> None:
         require_sense(capacity, idle_timeout_s)
         self.capacity = capacity
         self.idle_timeout_s = idle_timeout_s
         self.overflows = 0  # records refused because the table was full
+        self.over_share = 0  # records refused because their source had its share
         self.hits = self.misses = 0  # lookups that found a live entry, and those that did not
         self.expired = 0  # entries that have left
         self._clock = 0
+        self._shares = None if most_per_source is None else Shares(most_per_source, capacity, key)
         self._entries: OrderedDict[Flow, tuple[bytes, int]] = OrderedDict()  # flow: (backend, tick of last use)
 
     def __len__(self) -> int:
@@ -63,7 +76,7 @@ class ConnectionTable:
             self.misses += 1
             return None
         self.hits += 1
-        self._use(flow, entry[0])
+        self._use_again(flow, entry[0], entry[1])
         return entry[0]
 
     def peek(self, flow: Flow, now: float, within_s: float | None = None) -> bytes | None:
@@ -75,12 +88,24 @@ class ConnectionTable:
         return entry[0]
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:
-        """Remembers a flow's backend, in the place of an earlier one; returns False if the table is full."""
+        """Remembers a flow's backend, in the place of an earlier one.
+
+        Returns False if the table is full, or if its source has its share of it.
+        """
         self._advance(now)
         self._expire()
-        if flow not in self._entries and len(self._entries) >= self.capacity:
+        if flow in self._entries:
+            self._use_again(flow, backend, self._entries[flow][1])
+            return True
+        if len(self._entries) >= self.capacity:
             self.overflows += 1
             return False
+        if self._shares is not None:
+            epoch = self._clock // EPOCH_TICKS
+            if not self._shares.has_room(flow.source, epoch):
+                self.over_share += 1
+                return False
+            self._shares.add(flow.source, epoch)
         self._use(flow, backend)
         return True
 
@@ -95,6 +120,12 @@ class ConnectionTable:
 
     def _has_expired(self, last_use: int) -> bool:
         return self._clock - last_use >= IDLE_TICKS
+
+    def _use_again(self, flow: Flow, backend: bytes, last_use: int) -> None:
+        """Makes now the last use of a living entry."""
+        if self._shares is not None:
+            self._shares.use(flow.source, last_use // EPOCH_TICKS, self._clock // EPOCH_TICKS)
+        self._use(flow, backend)
 
     def _use(self, flow: Flow, backend: bytes) -> None:
         self._entries[flow] = (backend, self._clock)

@@ -31,8 +31,15 @@ from .engine.watch import FileWatch, fingerprint
 from .errors import ConfigError, MaglevError, PlatformError, Problem
 from .flow import pack_address, unpack_address
 from .pulse import Pulse
-from .selection import MapBuilder, carried_over, connection_capacity, fragment_limits, serving_pool
-from .vips import EMPTY
+from .selection import (
+    MapBuilder,
+    carried_over,
+    connection_capacity,
+    fragment_limits,
+    most_per_source,
+    serving_pool,
+)
+from .vips import EMPTY, Backends
 
 ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
 POLL_S = 0.02
@@ -118,7 +125,7 @@ class ForwarderDaemon:
             Options(
                 interface, own, connection_capacity(self._config), table.idle_timeout_s, options.threads,
                 options.busy_poll, table.huge_pages, fragment_limits(self._config), options.icmp_errors_per_s,
-                self._name, options.trace_reports_per_s,
+                self._name, options.trace_reports_per_s, most_per_source(self._config),
             ),
         )  # fmt: skip
         for reason in engine.passed_over:
@@ -159,15 +166,21 @@ class ForwarderDaemon:
             "engine_detail": self._engine.detail,
             "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
-            "vips": sorted({vip.shown for vip in vips}),
-            "peers": [str(unpack_address(peer)) for peer in self._vips.cluster.owners.members]
-            if self._vips.cluster
-            else [],
+            "vips": sorted({vip.shown for vip in vips if self._maglev.shard in vip.announced_by}),
+            **self._living_maglevs(),
             "pools": {
                 pool: self._pool_status(pool) for pool in dict.fromkeys(pool for vip in vips for pool in vip.pools)
             },
             "served_by": {vip.name: serving_pool(self._config, vip, self._is_healthy) for vip in vips},
         }
+
+    def _living_maglevs(self) -> dict[str, Any]:
+        """Returns who lives of the own shard, and of each other shard that serves a VIP together with it."""
+        cluster = self._vips.cluster
+        if cluster is None:
+            return {"peers": [], "allies": {}}
+        allies = {shard: _shown(maglevs) for shard, maglevs in cluster.allies.items()}
+        return {"peers": _shown(cluster.owners), "allies": allies}
 
     def _pool_status(self, pool: str) -> dict[str, Any]:
         members = self._config.pool_members(pool)
@@ -215,7 +228,8 @@ class ForwarderDaemon:
             pool_of=metrics.pool_names(config, shard),
             pools=metrics.count_pools(config, shard, self._vips.pools),
             tables=[
-                metrics.TableCounts(len(t), t.capacity, t.hits, t.misses, t.overflows, t.expired) for t in engine.tables
+                metrics.TableCounts(len(t), t.capacity, t.hits, t.misses, t.overflows, t.expired, t.over_share)
+                for t in engine.tables
             ],
             checks=self._prober.states(),
             batch_sizes=engine.batch_sizes,
@@ -333,7 +347,7 @@ class ForwarderDaemon:
     def _targets_of(self, config: Config) -> frozenset[bytes]:
         """Returns all to whom a configuration may have packets sent: endpoints, and the other Maglevs."""
         members = {m.address for vip in config.vips_of(self._maglev.shard) for m in config.vip_members(vip)}
-        peers = {peer.address for peer in config.peers(self._maglev.shard)}
+        peers = {peer.address for ally in config.allies(self._maglev.shard) for peer in config.peers(ally)}
         return frozenset(pack_address(address) for address in members | peers)
 
     def _follow(self, next_hops: Mapping[bytes, bytes]) -> None:
@@ -381,6 +395,10 @@ class ForwarderDaemon:
         return {"draining": False}
 
 
+def _shown(backends: Backends) -> list[str]:
+    return [str(unpack_address(member)) for member in backends.members]
+
+
 def _text(body: bytes) -> str:
     try:
         return body.decode()
@@ -404,6 +422,7 @@ def _occupancy(tables: Sequence[Table], now: float) -> dict[str, Any]:
         "entries": sum(map(len, tables)),
         "capacity": sum(table.capacity for table in tables),
         "overflows": sum(table.overflows for table in tables),
+        "over_share": sum(table.over_share for table in tables),
         "active": sum(active.values()),
         "active_by_endpoint": {str(unpack_address(backend)): flows for backend, flows in active.items()},
     }

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from . import fragments, icmp, packets, trace
 from .errors import NO_DROPS, Discard, Reason
-from .flow import GRE, TCP, Flow, by_family, is_v4, selection_hash
-from .fragments import Choice, FragmentTable
+from .flow import GRE, TCP, UDP, Flow, by_family, is_v4, selection_hash
+from .fragments import Choice, FragmentTable, Owners
 from .gre import LARGEST_PACKET_BYTES, Tunnel, from_peer
 from .limits import Budget, NewFlows
 from .packets import Packet
@@ -72,6 +72,7 @@ class Forwarder:
         self.vips = vips  # exchanged whole, by assignment, when configuration or health change
         self.connections = connections
         self.fragments = FragmentTable(fragment_limits)
+        self.owners = Owners(fragment_limits)
         self.new_flows = new_flows or NewFlows()
         self.mtu_bytes = LARGEST_PACKET_BYTES  # of the link that packets leave by
         self._own = by_family(own)
@@ -113,7 +114,8 @@ class Forwarder:
         flow_hash, continues = self._hash_flow(known_as), flow.protocol == TCP and not opens
         tracer = trace.read(packet)
         if tracer is None:
-            endpoint, traced = self.choose(known_as, selects, service, now, continues), None
+            named, traced = _named_by_cid(packet, service), None
+            endpoint = named or self.choose(known_as, selects, service, now, continues)
         elif endpoint := self._peek(known_as, selects, service, now):
             traced = Traced(tracer, flow, Chooser.CONNECTION_TABLE)
         else:
@@ -171,12 +173,12 @@ class Forwarder:
 
     def _decide_fragment(self, packet: Packet, ports: Ports, now: float, came_from: bytes) -> Decision:
         """Sends a fragment on to the Maglev that owns its packet; the owner decides, whoever it has it from."""
+        key = fragments.key_of(packet)
         if not came_from:
-            owner = self._owner_of(packet)
+            owner = self._owner_of(packet, key, now)
             if owner is not None and owner not in self._own.values():
                 redirected = Decision(self._tunnel(owner).encapsulate(packet.data, redirected=True), owner)
                 return self._told(redirected, _traced(packet, Chooser.FRAGMENT_OWNER), now)
-        key = fragments.key_of(packet)
         if packet.shows_transport:
             choice, flow_hash = self._choose_for(packet, ports, now)
             released = self.fragments.first(key, choice, now)
@@ -189,9 +191,12 @@ class Forwarder:
             return self._told(self._send(packet, known, 0, now), _as_first(known.traced), now, came_from)
         raise Discard(Reason.HELD if self.fragments.hold(key, packet, now) else Reason.FRAGMENT_TOO_EARLY)
 
-    def _owner_of(self, packet: Packet) -> bytes | None:
-        cluster = self.vips.cluster
-        return cluster.owners.select(self._hash_flow(packets.three_tuple(packet))) if cluster else None
+    def _owner_of(self, packet: Packet, key: fragments.Key, now: float) -> bytes | None:
+        cluster, owners = self.vips.cluster, self.vips.owners_at(packet.destination)
+        if cluster is None or owners is None:
+            return None
+        hashed = self._hash_flow(packets.three_tuple(packet))
+        return self.owners.of(key, lambda: owners.select(hashed), cluster.lives, now)
 
     def _take_from_peer(self, outer: Packet, now: float) -> Decision:
         """Decides what another Maglev has sent: a fragment that it has sent on, or a hello."""
@@ -262,6 +267,18 @@ def _service_of(flow: Flow, ports: Ports) -> Service:
     if service is None:
         raise Discard(Reason.NO_VIP_PORT)
     return service
+
+
+def _named_by_cid(packet: Packet, service: Service) -> bytes | None:
+    """Returns the endpoint (16 bytes) that a packet's QUIC connection ID names, None if it names none that is usable.
+
+    The ID comes before the connection table: after a change of address the table knows nothing of the flow, or, where
+    another client has had these addresses and ports, something wrong. Nothing is recorded, since every packet says it
+    again, and whoever makes IDs up shall not fill the table with them.
+    """
+    if service.servers is None or packet.protocol != UDP:  # a ping may come to the service of a UDP port
+        return None
+    return service.servers.named_in(packets.datagram(packet))
 
 
 def _known_as(flow: Flow, opens: bool, service: Service) -> tuple[Flow, bool]:

@@ -8,6 +8,7 @@ one has a fixed size, its entries leave only by expiry, one thread owns it, and 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
@@ -127,3 +128,33 @@ class FragmentTable:
     def _let_go(self, held: list[Packet]) -> None:
         self._held_fragments -= len(held)
         self._held_bytes -= sum(len(packet.data) for packet in held)
+
+
+class Owners:
+    """Remembers to which Maglev the fragments of a packet go, from the first that comes on.
+
+    When Maglevs come and go, or a VIP moves to others, packets get other owners; those under way stay whole. Its size
+    is fixed: without room for more, each fragment is hashed anew, which makes a difference only at such a change.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._entries: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()  # since when, who; the oldest first
+
+    def __len__(self) -> int:
+        """Returns how many packets are remembered, those that expired since the last call among them."""
+        return len(self._entries)
+
+    def of(
+        self, key: Key, choose: Callable[[], bytes | None], lives: Callable[[bytes], bool], now: float
+    ) -> bytes | None:
+        """Returns the owner (16 bytes) of a packet's fragments: the one it had, while that lives, or `choose`'s."""
+        while self._entries and now - next(iter(self._entries.values()))[0] >= self._limits.timeout_s:
+            self._entries.popitem(last=False)
+        since, known = self._entries.get(key, (now, None))
+        if known is not None and lives(known):
+            return known
+        chosen = choose()
+        if chosen is not None and (known is not None or len(self._entries) < self._limits.packets):
+            self._entries[key] = since, chosen
+        return chosen

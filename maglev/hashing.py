@@ -28,6 +28,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import pairwise
+from math import frexp, ldexp
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,11 +95,10 @@ def _fill(table: Table, weights: Weights, offsets: Integers, skips: Integers, la
     """
     free = np.ones(len(table), np.bool_)
     wanted = offsets.copy()  # per backend, the slot where its search goes on: all that it wanted before are taken
-    price = _price(weights)
-    owed, takers = np.full(len(weights), price / 2), np.empty(len(weights), np.uint32)
-    left = len(table) if price > 0 else 0
+    debts, takers = _debts(weights), np.empty(len(weights), np.uint32)
+    left = len(table) if debts.price > 0 else 0
     while left > 0:
-        for backend in _round(weights, price, owed, takers)[:left]:
+        for backend in _round(debts, takers)[:left]:
             slot = _first_free(free, wanted[backend], skips[backend])
             free[slot] = False
             table[slot] = labels[backend]
@@ -144,40 +145,62 @@ def _reduced(number: np.uint64, size: np.uint64) -> np.uint64:
 def turns(weights: Weights, count: int) -> Table:
     """Returns whose turn it is, int32 (count,); nobody's, (0,), if no weight is above 0.
 
-    A turn costs as much as the heaviest backend weighs. In each round every backend pays off its own weight, and one
-    that owes nothing any more takes its turn. So the heaviest takes one a round, a backend of half its weight one
-    every other round, and among equals it is simply round robin. All begin with half a turn paid, so that shares are
-    rounded and not cut. Weights 2, 1: `0 1 0 0 1 0 0 1 ...`.
+    A backend's k-th turn is due at (k - 1/2) / its weight, and what is due first comes first; at the same time, who is
+    first in the list. So among equals it is simply round robin. The half makes shares rounded and not cut. Weights 2, 1
+    are due at 1/4, 3/4, 5/4, 7/4, ... and 1/2, 3/2, ...: `0 1 0 0 1 0 0 1 ...`. Which of two comes first depends on
+    these two alone, so a weight that changes leaves the order of all others as it is.
 
-    O(count), or O(count N) if one backend outweighs all others together.
+    It is found a round at a time, which is as long as the heaviest takes for a turn. In each every backend pays off its
+    weight, and one that owes nothing any more takes its turn, at the moment when that was so.
+
+    O(count) among equals, O(count log N) otherwise; times N if one backend outweighs all others together.
     """
-    price = _price(weights)
-    owed, takers = np.full(len(weights), price / 2), np.empty(len(weights), np.uint32)
-    order = np.empty(count if price > 0 else 0, np.int32)
+    debts, takers = _debts(weights), np.empty(len(weights), np.uint32)
+    order = np.empty(count if debts.price > 0 else 0, np.int32)
     taken = 0
     while taken < len(order):
-        for backend in _round(weights, price, owed, takers)[: len(order) - taken]:
+        for backend in _round(debts, takers)[: len(order) - taken]:
             order[taken] = backend
             taken += 1
     return order
 
 
-@compiled
-def _price(weights: Weights) -> float:
-    """Returns what a turn costs, the largest weight; 0 if there is no backend."""
-    return weights.max() if len(weights) else 0.0
+class _Debts(NamedTuple):
+    """What backends owe for their next turns."""
+
+    weights: Weights  # what each pays a round
+    price: float  # of a turn: the largest weight; 0 if there is nobody to take one
+    owed: Weights
+    due: Weights  # when, in a round, those who take a turn for it had paid: shares of the round
+    is_even: bool  # whether all that have a weight have the same
 
 
 @compiled
-def _round(weights: Weights, price: float, owed: Weights, takers: Takers) -> Takers:
-    """Lets every backend pay off its weight; returns who takes a turn for it, in the first places of `takers`."""
-    count = 0
-    for backend in range(len(weights)):
-        owed[backend] -= weights[backend]
+def _debts(weights: Weights) -> _Debts:
+    """Returns what backends owe at first, half a turn each; weights are scaled by a power of two, which is exact."""
+    heaviest = weights.max() if len(weights) else 0.0
+    exponent = frexp(heaviest)[1]
+    paid = np.array([ldexp(weight, -exponent) for weight in weights])
+    price = ldexp(heaviest, -exponent)
+    is_even = bool(np.all((paid == 0) | (paid == price)))
+    return _Debts(paid, price, np.full(len(paid), price / 2), np.empty(len(paid)), is_even)
+
+
+@compiled
+def _round(debts: _Debts, takers: Takers) -> Takers:
+    """Lets every backend pay; returns who takes a turn for it, in its order, in the first places of `takers`."""
+    owed, count = debts.owed, 0
+    for backend in range(len(owed)):
+        before = owed[backend]
+        owed[backend] -= debts.weights[backend]
         if owed[backend] <= 0:
-            owed[backend] += price
+            owed[backend] += debts.price
             takers[count] = backend
+            if not debts.is_even:
+                debts.due[count] = before / debts.weights[backend]
             count += 1
+    if count > 1 and not debts.is_even:
+        takers[:count] = takers[:count][np.argsort(debts.due[:count], kind="mergesort")]  # it keeps the order of equals
     return takers[:count]
 
 

@@ -78,7 +78,7 @@ def _turned(says: Verdict, changes: tuple[float, ...], method: HealthCheck) -> S
 
 
 class Plan:
-    """The checks that a Maglev needs: of its VIPs' endpoints, and of its shard's other Maglevs."""
+    """The checks that a Maglev needs: of its VIPs' endpoints, and of the other Maglevs that serve any of these."""
 
     def __init__(self, config: Config, maglev: MaglevMachine) -> None:
         found: dict[tuple[Address, HealthCheck], dict[Check, None]] = {}
@@ -87,7 +87,7 @@ class Plan:
                 for method in member.health_checks:
                     check = Check(member.address, method, vip.address if method.through == "vip" else None)
                     found.setdefault((member.address, method), {})[check] = None
-        for peer in config.peers(maglev.shard):
+        for peer in (peer for shard in config.allies(maglev.shard) for peer in config.peers(shard)):
             for method in peer.health_checks if peer.address != maglev.address else ():
                 through = peer.address if method.through == "vip" else None  # it answers a ping that came in GRE itself
                 found.setdefault((peer.address, method), {})[Check(peer.address, method, through)] = None

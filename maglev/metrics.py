@@ -45,6 +45,7 @@ class TableCounts(NamedTuple):
     misses: int
     overflows: int
     expired: int
+    over_share: int
 
 
 class PoolCounts(NamedTuple):
@@ -186,6 +187,11 @@ def _connection_tables(tables: Sequence[TableCounts]) -> Iterator[Metric]:
     yield _counter(name + "hits", "Lookups that found a living entry.", of("hits"))
     yield _counter(name + "misses", "Lookups that found none.", of("misses"))
     yield _counter(name + "overflows", "New connections not remembered: the table was full.", of("overflows"))
+    yield _counter(
+        name + "over_share",
+        "New connections not remembered: their source had its share of the table.",
+        of("over_share"),
+    )
     yield _counter(name + "expired", "Entries that were idle for too long: no others ever leave.", of("expired"))
 
 

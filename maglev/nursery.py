@@ -8,6 +8,9 @@ An order comes as one packet on a Unix socket: a JSON document with `arguments` 
 `environment`, and with it descriptors: the network and the mount namespace to live in, and the file to log to. The
 answer is the new process's number. Namespaces are entered before anything else is done. An order that makes no sense
 has no answer; what was wrong with it is said on standard error, and the next one is taken.
+
+`--also MODULE` has it import another module as well, whose `main(ARGUMENTS)` a fork runs when the first of an order's
+arguments is that module's name: what else a lab starts by the dozen.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import array
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import signal
@@ -47,9 +51,12 @@ class Order(NamedTuple):
     descriptors: list[int]
 
 
-def run(path: Path) -> None:
-    """Serves orders until a signal ends it. The socket is there when it is ready, and not before."""
-    _prepare()
+def run(path: Path, also: Sequence[str] = ()) -> None:
+    """Serves orders until a signal ends it. The socket is there when it is ready, and not before.
+
+    PlatformError for a module of `also` that is not there.
+    """
+    _prepare(also)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: nobody here wants to know how a daemon ended
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         unfinished = path.with_suffix(".part")
@@ -61,14 +68,20 @@ def run(path: Path) -> None:
             client, _ = server.accept()
             with client:
                 try:
-                    _serve(server, client)
+                    _serve(server, client, also)
                 except (OrderError, OSError) as error:
                     machine.say(f"nothing was started: {error}")
 
 
-def _prepare() -> None:
+def _prepare(also: Sequence[str]) -> None:
     """Imports what daemons need, and loads what is compiled."""
     from . import endpoint, forwarder  # noqa: F401
+
+    for module in also:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise PlatformError(f"--also {module}: {error}") from None
     from .engine.rehearsal import rehearse
 
     rehearse()
@@ -76,7 +89,7 @@ def _prepare() -> None:
     gc.freeze()  # so that collecting garbage does not write to the memory that forks share
 
 
-def _serve(server: socket.socket, client: socket.socket) -> None:
+def _serve(server: socket.socket, client: socket.socket, also: Sequence[str]) -> None:
     client.settimeout(CLIENT_SILENCE_S)
     with contextlib.ExitStack() as received:
         order = _receive(client, received)
@@ -84,7 +97,7 @@ def _serve(server: socket.socket, client: socket.socket) -> None:
         if child == 0:
             server.close()
             client.close()
-            _become(order)
+            _become(order, also)
     client.send(str(child).encode())
 
 
@@ -125,14 +138,12 @@ def _are_words(values: Iterable[object]) -> bool:
     return all(isinstance(value, str) and "\0" not in value for value in values)
 
 
-def _become(order: Order) -> NoReturn:
+def _become(order: Order, also: Sequence[str]) -> NoReturn:
     """Turns this fork into the daemon that was ordered."""
     status = 1
     try:
         _settle(order.environment, *order.descriptors)
-        from .__main__ import main
-
-        status = main(order.arguments)
+        status = _run(order.arguments, also)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except MaglevError as error:
@@ -143,6 +154,16 @@ def _become(order: Order) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _run(arguments: list[str], also: Sequence[str]) -> int:
+    """Runs a command of `python -m maglev`, or another module; returns its exit status."""
+    if arguments and arguments[0] in also:
+        importlib.import_module(arguments[0]).main(arguments[1:])
+        return 0
+    from .__main__ import main
+
+    return main(arguments)
 
 
 def _settle(environment: dict[str, str], network: int, mounts: int, log: int) -> None:

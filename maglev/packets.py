@@ -206,6 +206,12 @@ def flow_of(packet: Packet) -> tuple[Flow, bool]:
     return Flow(source, destination, protocol, source_port, destination_port), opens
 
 
+def datagram(packet: Packet) -> bytes:
+    """Returns what a UDP packet that shows its header carries, as far as its length says and as far as it is there."""
+    start = packet.header_bytes
+    return packet.data[start + UDP_BYTES : start + _UDP_LENGTH.unpack_from(packet.data, start)[0]]
+
+
 def three_tuple(packet: Packet) -> Flow:
     """Returns the flow by which all fragments of a packet are known: addresses and protocol."""
     protocol = packet.fragment.protocol if packet.fragment else packet.protocol

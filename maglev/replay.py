@@ -15,7 +15,7 @@ from .engine import pcap
 from .errors import IGNORED, MaglevError, Reason
 from .flow import Address, pack_address
 from .forwarding import Forwarder, Statistics
-from .selection import MapBuilder, connection_capacity, connection_table, fragment_limits
+from .selection import MapBuilder, connection_capacity, connection_table, fragment_limits, most_per_source
 
 
 def run(
@@ -45,7 +45,8 @@ def _forwarder(engine: str, name: str, own: tuple[bytes, ...], config: Config) -
     from .fast.forwarder import FastForwarder  # brings in the compiler
 
     idle_timeout_s = config.forwarder.connection_table.idle_timeout_s
-    return FastForwarder(own, connection_capacity(config), idle_timeout_s, **options)
+    most = most_per_source(config)
+    return FastForwarder(own, connection_capacity(config), idle_timeout_s, most_per_source=most, **options)
 
 
 def _check_known(config: Config, down: Collection[Address]) -> None:

@@ -13,13 +13,22 @@ from .config import Config, Member, Vip
 from .conntrack import ConnectionTable
 from .flow import pack_address
 from .fragments import Limits
-from .vips import Backends, Cluster, VipMap, build_backends, build_map
+from .shares import most_entries
+from .vips import Backends, Cluster, VipMap, build_backends, build_map, prefix_of
 
 
 def connection_capacity(config: Config) -> int:
     """Returns how many connections a configuration wants remembered: 0 if the table is switched off."""
     options = config.forwarder.connection_table
     return options.capacity if options.enabled else 0
+
+
+def most_per_source(config: Config) -> int | None:
+    """Returns how many connections of one source a configuration wants remembered, None for all that there is room for.
+
+    Each packet thread has a table of its own, of which this is a share.
+    """
+    return most_entries(connection_capacity(config), config.forwarder.connection_table.max_share_per_source)
 
 
 def fragment_limits(config: Config) -> Limits:
@@ -30,7 +39,8 @@ def fragment_limits(config: Config) -> Limits:
 
 def connection_table(config: Config) -> ConnectionTable:
     """Returns the connection table that a configuration asks for."""
-    return ConnectionTable(connection_capacity(config), config.forwarder.connection_table.idle_timeout_s)
+    idle_timeout_s = config.forwarder.connection_table.idle_timeout_s
+    return ConnectionTable(connection_capacity(config), idle_timeout_s, most_per_source(config))
 
 
 def carried_over(served: VipMap, old: Config, new: Config, shard: str) -> frozenset[Member]:
@@ -56,7 +66,7 @@ def _served_at(vip: Vip) -> tuple[Any, ...]:
     return vip.network, vip.protocol, vip.port
 
 
-PEERS = "(Maglevs)"  # no pool can be called so
+PEERS = "(Maglevs of {})"  # no pool can be called so
 
 
 def serving_pool(config: Config, vip: Vip, is_healthy: Callable[[Member], bool]) -> str:
@@ -97,20 +107,25 @@ class MapBuilder:
         self._built: dict[str, tuple[Any, Backends]] = {}  # pool: what it was built from, what was built
 
     def build(self, config: Config, shard: str, is_healthy: Callable[[Member], bool]) -> VipMap:
-        """Returns the map of a shard's VIPs, with the healthy members of their pools behind them.
-
-        The shard's Maglevs are members too, of the pool that fragments are spread over.
-        """
+        """Returns the map of the VIPs that a shard serves, with the healthy members of their pools behind them."""
 
         vips = {vip.backed_by: vip for vip in config.vips_of(shard)}
 
         def backends_of(backed_by: str) -> Backends:
             return self._backends(backed_by, config, members_behind(config, vips[backed_by], is_healthy))
 
-        peers = config.peers(shard)
-        owners = self._backends(PEERS, config, [peer for peer in peers if is_healthy(peer)])
-        cluster = Cluster(owners, frozenset(map(pack_address, config.peer_addresses(shard))))
-        return build_map(config.vips_of(shard), backends_of, cluster)
+        return build_map(config.vips_of(shard), backends_of, self._cluster(config, shard, is_healthy))
+
+    def _cluster(self, config: Config, shard: str, is_healthy: Callable[[Member], bool]) -> Cluster:
+        """Returns the pools that fragments are spread over: a VIP's are the living Maglevs of its shard."""
+        allies = config.allies(shard)
+        owners = {
+            ally: self._backends(PEERS.format(ally), config, list(filter(is_healthy, config.peers(ally))))
+            for ally in allies
+        }
+        known = frozenset(map(pack_address, config.maglev_addresses))
+        elsewhere = {prefix_of(vip.network): owners[vip.shard] for vip in config.vips_of(shard) if vip.shard != shard}
+        return Cluster(owners.pop(shard), known, elsewhere, owners)
 
     def _backends(self, pool: str, config: Config, members: Sequence[Member]) -> Backends:
         options = config.forwarder

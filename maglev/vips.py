@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple, Protocol
@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from . import quic
 from .flow import ICMP, ICMPV6, Address, is_v4, pack_address
 
 TableBuilder = Callable[[Sequence[str], int, Sequence[float]], npt.NDArray[np.int32]]
@@ -31,6 +32,15 @@ class PoolMember(Protocol):
     def address(self) -> Address: ...
     @property
     def weight(self) -> float: ...
+
+
+class CidScheme(Protocol):
+    """How connection IDs name endpoints; `config.QuicCid` says it."""
+
+    @property
+    def config_id(self) -> int: ...
+    @property
+    def server_id_bytes(self) -> int: ...
 
 
 class ServedVip(Protocol):
@@ -52,6 +62,8 @@ class ServedVip(Protocol):
     def idle_timeout_s(self) -> float | None: ...
     @property
     def new_flows_per_s(self) -> float | None: ...
+    @property
+    def quic_cid(self) -> CidScheme | None: ...
 
 
 ADDRESS_BITS = 128
@@ -88,6 +100,7 @@ class Service:
     by_client: bool = False  # whether all connections of a client go to one backend
     idle_timeout_s: float | None = None  # None: that of the connection table
     new_flows_per_s: float | None = None  # None: as many as come
+    servers: quic.Servers | None = None  # whom QUIC's connection IDs name; None: packets go by their flow
 
 
 Ports = Mapping[tuple[int, int], Service]  # (protocol, port); port 0: any, or a protocol without ports
@@ -95,10 +108,19 @@ Ports = Mapping[tuple[int, int], Service]  # (protocol, port); port 0: any, or a
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The Maglevs among which fragments are shared out (Maglev §4.3)."""
+    """The Maglevs among which fragments are shared out (Maglev §4.3): those of the VIP's shard.
 
-    owners: Backends  # those that are alive
-    known: frozenset[bytes]  # the addresses of all, of both families: whose redirected packets are taken
+    All Maglevs that serve a VIP agree on who owns its fragments, those of other shards too while it moves.
+    """
+
+    owners: Backends  # those of the own shard that are alive
+    known: frozenset[bytes]  # all addresses of all Maglevs, of both families: whose redirected packets are taken
+    elsewhere: Mapping[Prefix, Backends] = field(default_factory=dict)  # VIPs of other shards: their owners
+    allies: Mapping[str, Backends] = field(default_factory=dict)  # other shards with a VIP in common: who lives there
+
+    def lives(self, maglev: bytes) -> bool:
+        """Says whether a Maglev (16 bytes) that may own fragments is alive."""
+        return maglev in self.owners.usable or any(maglev in ally.usable for ally in self.allies.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +134,23 @@ class VipMap:
 
     def at(self, address: bytes) -> Ports | None:
         """Returns what is served at an address (16 bytes), None if it belongs to no VIP of ours."""
+        prefix = self.prefix_at(address)
+        return None if prefix is None else self.services[prefix]
+
+    def prefix_at(self, address: bytes) -> Prefix | None:
+        """Returns the longest prefix of a VIP of ours that holds an address (16 bytes), None if there is none."""
         for bits in self.lengths:
-            ports = self.services.get(Prefix(masked(address, bits), bits))
-            if ports is not None:
-                return ports
+            prefix = Prefix(masked(address, bits), bits)
+            if prefix in self.services:
+                return prefix
         return None
+
+    def owners_at(self, address: bytes) -> Backends | None:
+        """Returns the Maglevs that share out fragments to an address of ours, None if this Maglev is alone."""
+        if self.cluster is None or not self.cluster.elsewhere:
+            return self.cluster.owners if self.cluster else None
+        prefix = self.prefix_at(address)
+        return self.cluster.owners if prefix is None else self.cluster.elsewhere.get(prefix, self.cluster.owners)
 
 
 def masked(address: bytes, bits: int) -> bytes:
@@ -159,10 +193,19 @@ def build_map(
     protocol and port, unless there is a VIP for ICMP itself.
     """
     built = cache(backends_of)
+
+    @cache
+    def servers(backed_by: str, scheme: quic.Scheme) -> quic.Servers:
+        return quic.servers(scheme, built(backed_by).usable)
+
     services: dict[Prefix, dict[tuple[int, int], Service]] = {}
     for vip in sorted(vips, key=lambda vip: (vip.protocol_number, vip.port)):
         by_client = vip.affinity == "client"
-        service = Service(vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s)
+        cid = vip.quic_cid
+        named = None if cid is None else servers(vip.backed_by, quic.Scheme(cid.config_id, cid.server_id_bytes))
+        service = Service(
+            vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s, named
+        )  # fmt: skip
         prefix = prefix_of(vip.network)
         ports = services.setdefault(prefix, {(ICMP if is_v4(prefix.address) else ICMPV6, 0): service})
         ports[vip.protocol_number, vip.port] = service

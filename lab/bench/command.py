@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import CannotStart, WrongUse
+from ..particulars import processor
 from ..site import Site
 from .request import Request
 
@@ -87,6 +88,5 @@ def _measure(what: What, request: Request, console: Console) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Returns what the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {"kernel": platform.release(), "cpu": model, "cores": os.cpu_count(), "python": platform.python_version()}
+    cpu, python = processor(), platform.python_version()
+    return {"kernel": platform.release(), "cpu": cpu, "cores": os.cpu_count(), "python": python}

@@ -18,7 +18,7 @@ from .criteria import Criterion
 
 ROOT = Path(__file__).resolve().parents[2]
 EXERCISES = ROOT / "exercises"
-POINTS = EXERCISES / "points.csv"  # exercise, criterion, points: all of them, for who gives marks
+POINTS = "points.csv"  # beside the exercises: exercise, criterion, points of all of them, for who gives marks
 WORK = "work"  # where students work: in the directory that they call from
 AGAINST = ("work", "starter", "reference")
 
@@ -60,7 +60,7 @@ class Exercise:
 
     def points(self) -> dict[str, int]:
         """Returns what each criterion is worth."""
-        with open(POINTS, encoding="utf-8", newline="") as file:
+        with open(self.directory.with_name(POINTS), encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["exercise"] == self.name]
         return {row["criterion"]: int(row["points"]) for row in rows}
 

@@ -20,7 +20,7 @@ from .criteria import Criterion
 from .exercise import ROOT, Exercise
 from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, WRONG
 
-STARTUP_S = 10.0  # for the interpreter and its imports, beside a criterion's own seconds
+STARTUP_S = 10.0  # for the interpreter and its imports, before a criterion's own seconds begin
 LAB_STARTUP_S = 60.0
 LARGEST_RESULT_BYTES = 1 << 20
 LARGEST_OUTPUT_BYTES = 4096  # of what a student's code prints, from its end
@@ -113,9 +113,8 @@ def check(
 def judge(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, worth: int) -> Judgement:
     """Judges a solution by one criterion, in a process of its own."""
     began = time.monotonic()
-    limit_s = criterion.seconds + (LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
     with tempfile.TemporaryFile() as output:
-        result, died = _run(exercise, criterion, solution, seed, limit_s, output)
+        result, died = _run(exercise, criterion, solution, seed, output)
         printed = _tail(output)
     status, message, steps = _understood(result, died, criterion)
     return Judgement(
@@ -124,9 +123,7 @@ def judge(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, w
     )  # fmt: skip
 
 
-def _run(
-    exercise: Exercise, criterion: Criterion, solution: Path, seed: int, limit_s: float, output: Any
-) -> tuple[bytes, str]:
+def _run(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, output: Any) -> tuple[bytes, str]:
     """Runs the judging process; returns its result, and how it ended if it gave none in time."""
     reading, writing = os.pipe()
     arguments = [str(exercise.directory), criterion.name, str(solution), str(seed)]
@@ -138,7 +135,8 @@ def _run(
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as pipe:
-            result = _read(pipe, time.monotonic() + limit_s)
+            ready = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
+            result = None if ready is None else _read(pipe, ready.partition(b"\n")[2], criterion.seconds)
         if result is None:
             return b"", TIMED_OUT
         return result, "" if result else _end_of(process)
@@ -146,11 +144,11 @@ def _run(
         _end(process, gently=criterion.lab is not None)
 
 
-def _read(pipe: Any, deadline: float) -> bytes | None:
-    """Returns what comes until the end of a line or of the pipe, None if that is later than the deadline."""
+def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:
+    """Returns `received` and what comes until the end of a line or of the pipe, None if that takes longer."""
+    deadline = time.monotonic() + limit_s
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        received = b""
         while b"\n" not in received and len(received) < LARGEST_RESULT_BYTES:
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 return None

@@ -2,7 +2,8 @@
 
     python -m lab.classroom.runner EXERCISE CRITERION SOLUTION SEED
 
-What came of it goes as one JSON line to the descriptor that the grader has opened; what students print goes where
+An empty line to the descriptor that the grader has opened says that all is ready, and that the criterion's time
+begins; then comes what came of it, as JSON in a line. What students print goes where
 their standard output goes. Whatever their code does, this process ends, or is ended: it has no more memory than
 `MOST_MEMORY_BYTES`, and the grader's clock runs.
 """
@@ -14,6 +15,7 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,15 @@ def main(arguments: list[str]) -> None:
     check = exercise.check()
     criterion = check.criteria[name]
     case = Case(int(seed))
+
+    def ready() -> None:
+        os.write(result_fd, b"\n")
+
     if criterion.lab is None:
         _limit()
-        status, message = _judged(criterion, case, Path(solution))
+        status, message = _judged(criterion, case, Path(solution), ready)
     else:
-        status, message = _judged_in_lab(criterion, case, check.reference, Path(solution))
+        status, message = _judged_in_lab(criterion, case, check.reference, Path(solution), ready)
     document = {"status": status, "message": message, "steps": case.steps[-40:]}
     os.write(result_fd, json.dumps(document).encode() + b"\n")
     sys.stdout.flush()
@@ -53,8 +59,9 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _judged(criterion: Criterion, case: Case, solution: Path) -> tuple[str, str]:
+def _judged(criterion: Criterion, case: Case, solution: Path, ready: Callable[[], None]) -> tuple[str, str]:
     try:
+        ready()
         student = load_module(solution, "solution")
         criterion.judge(student, case)
     except Wrong as wrong:
@@ -80,7 +87,9 @@ def _told(error: BaseException, solution: Path) -> str:
     return f"{type(error).__name__}{where}: {text}"
 
 
-def _judged_in_lab(criterion: Criterion, case: Case, reference: str, solution: Path) -> tuple[str, str]:
+def _judged_in_lab(
+    criterion: Criterion, case: Case, reference: str, solution: Path, ready: Callable[[], None]
+) -> tuple[str, str]:
     """Judges in a lab whose daemons run the student's code; none of it runs in this process."""
     from ..errors import CannotStart, LabError, NotInTime
     from ..laboratory import Lab
@@ -88,6 +97,7 @@ def _judged_in_lab(criterion: Criterion, case: Case, reference: str, solution: P
     options: dict[str, Any] = dict(criterion.lab or {})
     try:
         with Lab(options.pop("topology", "rack"), student={reference: solution}, **options) as lab:
+            ready()
             criterion.judge(lab, case)
     except Wrong as wrong:
         return WRONG, str(wrong)

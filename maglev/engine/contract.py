@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .. import conntrack
 from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S
 from ..forwarding import ICMP_ERRORS_PER_S, ConnectionTable, Forwarder, Statistics
 from ..fragments import DEFAULT_LIMITS, Limits
@@ -29,6 +31,12 @@ class Options:
     icmp_errors_per_s: float = ICMP_ERRORS_PER_S
     name: str = ""  # the Maglev's, in reports of tracer packets
     trace_reports_per_s: float = REPORTS_PER_S
+    most_per_source: int | None = None  # entries of one source in each connection table; None: all
+
+    def table(self) -> conntrack.ConnectionTable:
+        """Returns a connection table for these options, as the reference has it."""
+        key = secrets.randbits(64)  # or whoever knows it chooses with whom to share a bucket
+        return conntrack.ConnectionTable(self.capacity, self.idle_timeout_s, self.most_per_source, key)
 
     def reference(self, connections: ConnectionTable) -> Forwarder:
         """Returns the reference for these options, which remembers connections where it is told to."""
@@ -46,6 +54,8 @@ class Table(Protocol):
     def __len__(self) -> int: ...
     @property
     def overflows(self) -> int: ...
+    @property
+    def over_share(self) -> int: ...
     @property
     def hits(self) -> int: ...
     @property

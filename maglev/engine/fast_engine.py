@@ -67,7 +67,7 @@ class FastEngine(Engine):
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC)
         self._undo.callback(os.close, self._nudge)
         self._sender = self._undo.enter_context(open_sender(options.interface))
-        self._rare_connections = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._rare_connections = options.table()
         self._rare = Statistics()
         self._threads = [self._packet_thread(number) for number in range(options.threads)]
         self._reference = options.reference(RareConnections(self._rare_connections, self._threads))
@@ -84,7 +84,8 @@ class FastEngine(Engine):
     def _packet_thread(self, number: int) -> PacketThread:
         capacity, idle_timeout_s = self._options.capacity, self._options.idle_timeout_s
         keys, zeros = secrets.token_bytes(KEY_BYTES), zeros_at_once if self._options.huge_pages else zeros_by_page
-        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, keys, zeros)
+        most = self._options.most_per_source
+        table = FastConnectionTable(self._numbering, capacity, idle_timeout_s, keys, zeros, most)
         thread = PacketThread(number, table, self._nudge)
         self._undo.callback(thread.close)
         return thread

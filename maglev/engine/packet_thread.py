@@ -82,7 +82,7 @@ def open_directory(mailbox: Array) -> Opened:
     tables = Tables(
         array_at(at[0], (at[1], 4), types.uint64),
         array_at(at[2], (at[3], 2), types.uint64),
-        array_at(at[4], (at[5], 4), types.int64),
+        array_at(at[4], (at[5], 6), types.int64),
         array_at(at[6], (at[7], 5), types.int64),
         array_at(at[8], (at[9],), types.int32),
         array_at(at[10], (at[11],), types.uint8),

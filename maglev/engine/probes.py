@@ -26,16 +26,21 @@ States = Mapping[Check, State]
 IN_FLIGHT = 1024  # probes at a time, each with a descriptor: a thousand dead endpoints are checked in time too
 OTHER_DESCRIPTORS = 256  # what the rest of the process may need
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly however many there are
+TOGETHER_S = 0.05  # checks that are due within so long are probed together: waking up costs more than a probe
 GATHER_S = 0.005  # a changed verdict waits so long for others: when a rack dies, its endpoints change together
 STOP_S = 5.0  # for probes that are under way
 
 
-def phase(number: int, seed: str = "") -> float:
+def phase(number: int, seed: str = "", steps: int | None = None) -> float:
     """Returns where in its interval the check with a number is probed, from 0 to 1: any run of numbers spreads out.
 
-    Another seed gives others: Maglevs that probe the same endpoints do not all do so at the same moment.
+    With `steps`, it is at one of so many places. Another seed shifts them all: Maglevs that probe the same endpoints do
+    not all do so at the same moment.
     """
-    return (zlib.crc32(seed.encode()) / 2**32 + number * GOLDEN) % 1
+    place = number * GOLDEN % 1
+    if steps is not None:
+        place = int(place * steps) / steps
+    return (zlib.crc32(seed.encode()) / 2**32 + place) % 1
 
 
 def pause_s(now: float, interval_s: float, its_phase: float) -> float:
@@ -157,7 +162,9 @@ class Prober:
             self._tasks.pop(check).cancel()
         for check in states:
             if check not in self._tasks:
-                self._tasks[check] = self._loop.create_task(self._repeat(check, phase(next(self._started), self._seed)))
+                steps = max(1, round(check.method.interval_s / TOGETHER_S))
+                its_phase = phase(next(self._started), self._seed, steps)
+                self._tasks[check] = self._loop.create_task(self._repeat(check, its_phase))
                 self._tasks[check].add_done_callback(self._task_ended)
         with self._lock:
             self._last_errors = {check: why for check, why in self._last_errors.items() if check in states}

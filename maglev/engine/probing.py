@@ -130,11 +130,12 @@ async def _connect(probe: socket.socket, check: Check) -> None:
 async def _writable(probe: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_writer(probe, _resolve, ready)
+    number = probe.fileno()  # asyncio would write out a socket for the text of an error that it does not raise
+    loop.add_writer(number, _resolve, ready)
     try:
         await ready
     finally:
-        loop.remove_writer(probe)
+        loop.remove_writer(number)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

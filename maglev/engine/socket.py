@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
-from ..conntrack import ConnectionTable
 from ..errors import PlatformError, Reason
 from ..forwarding import Decision, Forwarder, Statistics
 from ..gre import ETHERTYPES
@@ -143,7 +142,7 @@ class SocketEngine(Engine):
     def __init__(self, options: Options) -> None:
         self._packets = open_socket(options.interface)
         self._packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LOOK_UP_EVERY)
-        self._connections = ConnectionTable(options.capacity, options.idle_timeout_s)
+        self._connections = options.table()
         self._interface = options.interface
         self._forwarder = options.reference(self._connections)
         self._next_hops: Mapping[bytes, bytes] = {}

@@ -14,6 +14,8 @@ packet ever waits for a sweep of the whole table. With C living at most, 2 C slo
 a round takes R = (2 C + T) / 8 records if T entries stand there when it begins; when it ends, only those are left
 that lived at its beginning or came since, so T <= C + R, which is at most 1.43 C, and R 0.43 C: there is always room.
 
+Where a source has a share of the table, `sources` count its entries in the same way (`fast.shares`).
+
 The hash is NH (Black et al., "UMAC: Fast and Secure Message Authentication", 1999) with keys that an engine draws at
 random: whoever does not know them cannot send flows that collide, which would make every probe long.
 """
@@ -26,10 +28,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..compiled import fast, inlined, signed
-from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S, IDLE_TICKS, require_sense, tick, ticks_of
+from ..conntrack import (
+    DEFAULT_CAPACITY,
+    DEFAULT_IDLE_TIMEOUT_S,
+    EPOCH_TICKS,
+    IDLE_TICKS,
+    require_sense,
+    tick,
+    ticks_of,
+)
 from ..flow import Flow
+from ..shares import buckets_for
 from .flow import Key, key_of
 from .numbering import Numbering
+from .shares import ROW_WORDS, add_to_source, bucket_of_source, use_of_source
 
 Array = np.ndarray[Any, Any]
 
@@ -37,9 +49,11 @@ WORDS = 8  # of an entry: 64 bytes, a cache line
 NUMBERS, LAST_USE, BACKEND, HASH = 4, 5, 6, 7  # words of an entry
 STEPS_PER_RECORD = 8
 FEWEST_SLOTS = 16
-KEY_BYTES = 40  # of the hash: as many as a flow's key has
+KEY_BYTES = 48  # of the hash of flows as many as a flow's key has, and 8 of the hash of sources
+SOURCES_KEY = 5  # which word of the keys that is
 ABSENT = -1
-CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES, EXPIRED = range(7)  # what `state` holds
+CLOCK, LIVING, OVERFLOWS, SWEPT, HITS, MISSES, EXPIRED, OVER_SHARE = range(8)  # what `state` holds
+CAPACITY, IDLE_TIMEOUT, MOST_PER_SOURCE = range(3)  # what `limits` holds
 
 ZERO, ONE, HALF, LOW_HALF = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 # The finaliser of MurmurHash3 (Appleby, 2011) spreads a sum over all its bits.
@@ -52,9 +66,10 @@ class Connections(NamedTuple):
     entries: Array  # uint64 (slots, 8), slots a power of two
     taken: Array  # uint8 (slots,): 1 where an entry stands, living or expired
     uses: Array  # int64 (4096,): living entries by the tick of their last use, modulo 4096
-    state: Array  # int64 (7,)
-    keys: Array  # uint64 (5,): of the hash
-    limits: Array  # float64 (2,): capacity in entries, idle timeout in seconds
+    sources: Array  # int64 (buckets, 8): living entries by their source (`fast.shares`)
+    state: Array  # int64 (8,)
+    keys: Array  # uint64 (6,): of the hashes
+    limits: Array  # float64 (3,): capacity in entries, idle timeout in seconds, entries of one source (0: all)
 
 
 tick_of = inlined(tick)
@@ -105,7 +120,16 @@ def _use_again(table: Connections, slot: np.uint64) -> None:
     last_use = signed(table.entries[slot, LAST_USE])
     if last_use != table.state[CLOCK]:
         table.uses[last_use & (IDLE_TICKS - 1)] -= 1
+        if table.limits[MOST_PER_SOURCE] > 0:
+            bucket = bucket_of(table, table.entries[slot, 0], table.entries[slot, 1])
+            use_of_source(table.sources, bucket, last_use // EPOCH_TICKS, table.state[CLOCK] // EPOCH_TICKS)
         _count_use(table, slot)
+
+
+@inlined
+def bucket_of(table: Connections, high: np.uint64, low: np.uint64) -> np.uint64:
+    """Returns the bucket in which entries of a source (two words) are counted."""
+    return bucket_of_source(high, low, table.keys[SOURCES_KEY], table.sources.shape[0])
 
 
 @inlined
@@ -143,15 +167,24 @@ def lookup(table: Connections, key: Key, hashed: np.uint64, within_ticks: int) -
 
 @inlined
 def record(table: Connections, key: Key, hashed: np.uint64, backend: int) -> bool:
-    """Remembers the backend of a flow, in the place of an earlier one; returns False if the table is full."""
+    """Remembers the backend of a flow, in the place of an earlier one; returns False if it does not.
+
+    That is when the table is full, or its source has its share of it.
+    """
     slot, found = _probe(table, key, hashed)
     if found and _lives(table, slot):
         _use_again(table, slot)
         table.entries[slot, BACKEND] = np.uint64(backend)
         return True
-    if table.state[LIVING] >= signed(table.limits[0]):
+    if table.state[LIVING] >= signed(table.limits[CAPACITY]):
         table.state[OVERFLOWS] += 1
         return False
+    most = signed(table.limits[MOST_PER_SOURCE])
+    if most > 0:
+        bucket = bucket_of(table, key[0], key[1])
+        if not add_to_source(table.sources, bucket, most, table.state[CLOCK] // EPOCH_TICKS):
+            table.state[OVER_SHARE] += 1
+            return False
     for i in range(5):
         table.entries[slot, i] = key[i]
     table.entries[slot, BACKEND] = np.uint64(backend)
@@ -237,6 +270,7 @@ class FastConnectionTable:
 
     `keys` are the hash's, `KEY_BYTES` that nobody else knows; without them anybody could make flows collide.
     `zeros` gives the memory, uint64 (rows, columns): 128 bytes for each of `capacity`, rounded up to a power of two.
+    `most_per_source` is how many entries one source may have, None for all of them.
     """
 
     def __init__(
@@ -246,6 +280,7 @@ class FastConnectionTable:
         idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
         keys: bytes = bytes(KEY_BYTES),
         zeros: Callable[[int, int], Array] = aligned_zeros,
+        most_per_source: int | None = None,
     ) -> None:
         require_sense(capacity, idle_timeout_s)
         self.capacity = capacity
@@ -256,9 +291,10 @@ class FastConnectionTable:
             entries=zeros(slots, WORDS),
             taken=np.zeros(slots, np.uint8),
             uses=np.zeros(IDLE_TICKS, np.int64),
-            state=np.zeros(7, np.int64),
+            sources=aligned_zeros(buckets_for(capacity) if most_per_source else 1, ROW_WORDS).view(np.int64),
+            state=np.zeros(8, np.int64),
             keys=np.frombuffer(keys, np.uint64).copy(),
-            limits=np.array([capacity, idle_timeout_s]),
+            limits=np.array([capacity, idle_timeout_s, most_per_source or 0]),
         )
 
     def __len__(self) -> int:
@@ -269,6 +305,11 @@ class FastConnectionTable:
     def overflows(self) -> int:
         """Returns how many records were refused because the table was full."""
         return int(self.arrays.state[OVERFLOWS])
+
+    @property
+    def over_share(self) -> int:
+        """Returns how many records were refused because their source had its share of the table."""
+        return int(self.arrays.state[OVER_SHARE])
 
     @property
     def hits(self) -> int:
@@ -299,7 +340,7 @@ class FastConnectionTable:
         return self._numbering.backends[number] if 0 <= number < len(self._numbering) else None
 
     def record(self, flow: Flow, backend: bytes, now: float) -> bool:
-        """Remembers a flow's backend, in the place of an earlier one; returns False if the table is full."""
+        """Remembers a flow's backend, in the place of an earlier one; returns False where `record` does."""
         return bool(record_at(self.arrays, key_of(flow), self._numbering.number(backend), now))
 
     def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]:

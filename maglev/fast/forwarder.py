@@ -17,7 +17,7 @@ from ..fragments import FragmentTable
 from ..gre import LARGEST_OVERHEAD_BYTES
 from ..packets import ETHERNET_BYTES
 from ..vips import EMPTY, VipMap
-from .conntrack import FastConnectionTable
+from .conntrack import KEY_BYTES, FastConnectionTable
 from .forwarding import FORWARDED, RARE, REASONS, decide, new_batch
 from .gre import HeaderMaker
 from .limits import Budgets
@@ -29,11 +29,20 @@ class FastForwarder:
     """Decides as `maglev.forwarding.Forwarder` does, by the compiled fast path where it can."""
 
     def __init__(
-        self, own: bytes | Iterable[bytes], capacity: int, idle_timeout_s: float, vips: VipMap = EMPTY, **options: Any
+        self,
+        own: bytes | Iterable[bytes],
+        capacity: int,
+        idle_timeout_s: float,
+        vips: VipMap = EMPTY,
+        most_per_source: int | None = None,
+        keys: bytes = bytes(KEY_BYTES),
+        **options: Any,
     ) -> None:
         """Takes what `Forwarder` takes, and what its connection table does."""
         self.numbering = Numbering()
-        self.connections = FastConnectionTable(self.numbering, capacity, idle_timeout_s)
+        self.connections = FastConnectionTable(
+            self.numbering, capacity, idle_timeout_s, keys, most_per_source=most_per_source
+        )
         self._budgets = Budgets()
         self.reference = Forwarder(own, self.connections, new_flows=self._budgets, **options)
         self._own = by_family(own).values()

@@ -33,10 +33,23 @@ from ..packets import (
     UDP_BYTES,
 )
 from ..trace import TRACE_ME, TRACER_BYTES
-from .conntrack import ABSENT, HALF, ZERO, Connections, advance, hash_of, lookup, record, tick_of
+from .conntrack import (
+    ABSENT,
+    HALF,
+    MOST_PER_SOURCE,
+    ZERO,
+    Connections,
+    advance,
+    bucket_of,
+    hash_of,
+    lookup,
+    record,
+    tick_of,
+)
 from .flow import Key, selection_hash
 from .gre import HAS_HOP, OVERHEAD, Headers, encapsulate, encapsulate_v6
 from .limits import take
+from .quic import named_in
 from .vips import (
     BY_CLIENT,
     BYTES,
@@ -44,6 +57,7 @@ from .vips import (
     FIRST_COUNTER,
     PACKETS,
     POOL,
+    SERVER_ID_BYTES,
     WIDEST,
     WITHIN_TICKS,
     Tables,
@@ -91,17 +105,17 @@ class Batch(NamedTuple):
     counters: Array  # int64: whom a forwarded packet is counted for
     keys: Array  # uint64 (…, 5): its flow
     hashes: Array  # uint64: the flow's hash in the connection table
-    facts: Array  # int64 (…, 6): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType,
-    #               and whether it continues a TCP connection
+    facts: Array  # int64 (…, 7): VIP, whether it selects in any case, TOS, bytes of the IP packet, its EtherType,
+    #               whether it continues a TCP connection, and the backend that its connection ID names, or `ABSENT`
 
 
-VIP, SELECTS, TOS, INNER_BYTES, KIND, CONTINUES = range(6)
+VIP, SELECTS, TOS, INNER_BYTES, KIND, CONTINUES, NAMED = range(7)
 
 
 def new_batch(size: int = LARGEST_BATCH) -> Batch:
     """Returns room for a batch of `size` packets."""
     starts, sizes, verdicts, counters = np.zeros((4, size), np.int64)
-    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 6), np.int64)
+    keys, hashes, facts = np.zeros((size, 5), np.uint64), np.zeros(size, np.uint64), np.zeros((size, 7), np.int64)
     return Batch(starts, sizes, verdicts, counters, keys, hashes, facts)
 
 
@@ -239,16 +253,22 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     key = (header.source_high, header.source, high, low, numbers)
     hashed = hash_of(key, connections.keys)
     prefetch(connections.entries, hashed & np.uint64(connections.entries.shape[0] - 1))
+    opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
+    if opens and connections.limits[MOST_PER_SOURCE] > 0:
+        prefetch(connections.sources, bucket_of(connections, key[0], key[1]))
     for word in range(5):
         batch.keys[i, word] = key[word]
     batch.hashes[i] = hashed
-    opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
     batch.facts[i, VIP] = vip
     batch.facts[i, SELECTS] = opens and not by_client
     batch.facts[i, CONTINUES] = protocol == TCP and not opens
     batch.facts[i, TOS] = header.tos
     batch.facts[i, INNER_BYTES] = header.total_bytes
     batch.facts[i, KIND] = kind
+    batch.facts[i, NAMED] = ABSENT
+    if tables.vips[vip, SERVER_ID_BYTES] != 0:
+        size = word16(memory, transport + 4) - UDP_BYTES
+        batch.facts[i, NAMED] = named_in(memory, tables, vip, transport + UDP_BYTES, size)
     return FORWARDED
 
 
@@ -268,6 +288,8 @@ def _choose(
     batch: Batch, i: int, key: Key, tables: Tables, connections: Connections, budgets: Array, now: float
 ) -> int:
     """Returns a flow's backend, and remembers it; `ABSENT` if there is none, `OVER_LIMIT` if none is wanted (§3.3)."""
+    if batch.facts[i, NAMED] != ABSENT:
+        return batch.facts[i, NAMED]
     vip, hashed = batch.facts[i, VIP], batch.hashes[i]
     pool, limit = tables.vips[vip, POOL], tables.limits[vip]
     if batch.facts[i, SELECTS] == 0:

@@ -15,19 +15,22 @@ from ..conntrack import DEFAULT_IDLE_TIMEOUT_S, ticks_of
 from ..flow import PORTED, is_v4
 from ..forwarding import Statistics
 from ..gre import OVERHEAD_BYTES, OVERHEAD_V6_BYTES
+from ..quic import Scheme
 from ..vips import ADDRESS_BITS, Backends, Prefix, Service, VipMap
 from .conntrack import ABSENT, MIX_1, MIX_2, ONE, ZERO
 from .numbering import Numbering
 
 Array = np.ndarray[Any, Any]
 Served = tuple[Prefix, tuple[int, int], Service]  # where, (protocol, port), what is there
+Named = tuple[bytes, int, int]  # a server ID, made 16 bytes long; what its row is about; the number of its backend
 
-IS_SERVICE, IS_PREFIX, IS_OWN = 1 << 32, 1 << 33, 1 << 34  # what a row of `services` is about
-LENGTH_SHIFT = 40  # where a row has the place of its prefix's length
+IS_SERVICE, IS_PREFIX, IS_OWN, IS_SERVER = 1 << 32, 1 << 33, 1 << 34, 1 << 35  # what a row of `services` is about
+LENGTH_SHIFT = 40  # where a row has the place of its prefix's length, or the bytes of its server ID
 FIRST_SLOT, FIRST_BACKEND, BACKENDS, FIRST_FLAG, WIDEST = range(5)  # columns of `pools`
-POOL, FIRST_COUNTER, BY_CLIENT, WITHIN_TICKS = range(4)  # columns of `vips`
+POOL, FIRST_COUNTER, BY_CLIENT, WITHIN_TICKS, SERVER_ID_BYTES, CONFIG_ID = range(6)  # columns of `vips`
 PACKETS, BYTES = range(2)  # columns of counters
 MIX_SHIFT = np.uint64(29)
+NO_SCHEME = Scheme(config_id=0, server_id_bytes=0)
 
 
 class Tables(NamedTuple):
@@ -35,7 +38,8 @@ class Tables(NamedTuple):
 
     services: Array  # uint64 (rows, 4), a hash table: prefix in two words, its length with protocol and port, VIP
     masks: Array  # uint64 (lengths, 2): which bits of an address count for a prefix, the longest first
-    vips: Array  # int64 (VIPs, 4): pool, first counter, whether clients keep their backends, how long in ticks
+    vips: Array  # int64 (VIPs, 6): pool, first counter, whether clients keep their backends, how long in ticks; bytes
+    #              of a server ID in QUIC's connection IDs, 0 if there is none, and the config ID of these
     pools: Array  # int64 (pools, 5): first slot, first backend, how many numbers from there on, first flag in `usable`,
     #               bytes that the widest outer header takes
     slots: Array  # int32 (pools x M,): the lookup tables: numbers of backends, or -1
@@ -78,6 +82,12 @@ def find_vip(tables: Tables, place: int, high: np.uint64, low: np.uint64, protoc
     numbers = IS_SERVICE | place << LENGTH_SHIFT | protocol << 16
     vip = find(tables.services, high, low, np.uint64(numbers | port))
     return vip if vip != ABSENT else find(tables.services, high, low, np.uint64(numbers))
+
+
+@inlined
+def find_server(tables: Tables, high: np.uint64, low: np.uint64, pool: int, id_bytes: int) -> int:
+    """Returns the number of the usable backend of a pool that a server ID (two words) stands for, `ABSENT` if none."""
+    return find(tables.services, high, low, np.uint64(IS_SERVER | id_bytes << LENGTH_SHIFT | pool))
 
 
 @inlined
@@ -145,10 +155,28 @@ class FastMap:
         self.counters = int(self._first_counters[-1])  # how many there are: one for each VIP and backend behind it
         within = [ticks_of(service.idle_timeout_s, idle_timeout_s) for _, _, service in services]
         by_client = [service.by_client for _, _, service in services]
-        of_vips = [self._pool_of, self._first_counters[:-1], by_client, within]
+        schemes = [service.servers.scheme if service.servers else NO_SCHEME for _, _, service in services]
+        id_bytes, config_ids = [s.server_id_bytes for s in schemes], [s.config_id for s in schemes]
+        of_vips = [self._pool_of, self._first_counters[:-1], by_client, within, id_bytes, config_ids]
         self.tables = self._arrays(
-            np.array(of_vips, np.int64).T.copy(), _hash_table(services, vips, own), vips.lengths, limits
+            np.array(of_vips, np.int64).T.copy(),
+            _hash_table(services, vips, own, self._servers(services)),
+            vips.lengths,
+            limits,
         )
+
+    def _servers(self, services: Sequence[Served]) -> list[Named]:
+        """Returns every server ID by which some VIP's packets may name a backend, once for each pool and length."""
+        found = {
+            (pool, service.servers.scheme.server_id_bytes): service.servers.endpoints
+            for pool, (_, _, service) in zip(self._pool_of, services, strict=True)
+            if service.servers
+        }
+        return [
+            (server_id.rjust(16, b"\0"), IS_SERVER | id_bytes << LENGTH_SHIFT | pool, self._numbering.number(endpoint))
+            for (pool, id_bytes), endpoints in found.items()
+            for server_id, endpoint in endpoints.items()
+        ]
 
     def _arrays(self, of_vips: Array, services: Array, lengths: Sequence[int], limits: Array) -> Tables:
         pools = self._pools
@@ -213,18 +241,24 @@ def _pool(backends: Backends, numbering: Numbering) -> _Pool:
     return _Pool(first, numbers[backends.table], usable, widest_bytes)
 
 
-def _hash_table(services: Sequence[Served], vips: VipMap, own: Iterable[bytes]) -> Array:
-    """Returns `services`, at most half of its rows in use: one for each VIP, each prefix, each address of our own."""
+def _hash_table(
+    services: Sequence[Served], vips: VipMap, own: Iterable[bytes], servers: Sequence[Named]
+) -> Array:  # fmt: skip
+    """Returns `services`, at most half of its rows in use.
+
+    There is one for each VIP, each server ID of a pool, each prefix, each address of our own.
+    """
     place = {bits: number << LENGTH_SHIFT for number, bits in enumerate(vips.lengths)}
     rows = [
         *((prefix.address, IS_SERVICE | place[prefix.bits] | at[0] << 16 | at[1]) for prefix, at, _ in services),
+        *((server_id, about) for server_id, about, _ in servers),
         *((prefix.address, IS_PREFIX | place[prefix.bits]) for prefix in vips.services),
         *((address, IS_OWN) for address in own),
     ]
     wanted = np.zeros((len(rows), 4), np.uint64)
     wanted[:, :2] = np.frombuffer(b"".join(address for address, _ in rows), ">u8").reshape(-1, 2)
     wanted[:, 2] = [numbers for _, numbers in rows]
-    wanted[: len(services), 3] = range(len(services))
+    wanted[: len(services) + len(servers), 3] = [*range(len(services)), *(number for _, _, number in servers)]
     table = np.zeros((1 << (2 * len(wanted)).bit_length(), 4), np.uint64)
     _fill(table, wanted)
     return table

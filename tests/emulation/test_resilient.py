@@ -11,6 +11,8 @@ import math
 import pytest
 
 from lab import ways
+from lab.simulate import parse_steps
+from lab.simulation import Cluster, Simulation
 from maglev.ecmp import resilient_moves, resilient_table, threshold_moves
 from maglev.engine.control import request
 
@@ -87,6 +89,9 @@ def test_of_the_flows_that_move_those_break_whose_slots_have_changed(lab, ecmp):
             broken = held.broken
     share = expected_moves(ecmp, MAGLEVS, MAGLEVS[1:]) * changed
     assert agrees(broken, share, FLOWS), f"expected {share:.3f} of {FLOWS} connections to break, {broken} did"
+    simulation = Simulation(Cluster(4, 4, 200_000, ecmp=ecmp, without=("s4",)))
+    simulated = [simulation.apply(step) for step in parse_steps(["add s4", "kill m1"])][-1].broken / 200_000
+    assert agrees(broken, simulated, FLOWS), f"{simulated:.3f} broke in the simulation, {broken} of {FLOWS} here"
 
 
 @pytest.mark.topology("resilient", maglevs=4, endpoints=4, connection_table=False)

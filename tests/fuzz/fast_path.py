@@ -24,11 +24,13 @@ from typing import NamedTuple
 from maglev import config, icmp
 from maglev.conntrack import ConnectionTable
 from maglev.errors import Reason
+from maglev.fast.conntrack import KEY_BYTES, SOURCES_KEY
 from maglev.fast.forwarder import FastForwarder
 from maglev.flow import GRE, pack_address
 from maglev.forwarding import Decision, Forwarder
 from maglev.fragments import Limits
-from maglev.packets import internet_sum, parse
+from maglev.packets import datagram, internet_sum, parse
+from maglev.quic import Scheme, server_id
 from maglev.selection import MapBuilder
 from maglev.trace import I_TRACED, Tracer, pack_tracer
 
@@ -42,11 +44,13 @@ VIPS = [
     ("https", "192.0.2.1", "tcp", 443, "web", {"affinity": "client", "new_flows_per_s": 3.0}),
     ("shop", "192.0.2.1", "tcp", 8443, "web", {"affinity": "client"}),
     ("quic", "192.0.2.200", "udp", 443, "names", {"affinity": "client", "idle_timeout_s": 20.0}),
+    ("h3", "192.0.2.201", "udp", 443, "names", {"quic_cid": {"server_id_bytes": 2}, "new_flows_per_s": 3.0}),
     ("many", "192.0.2.0/24", "tcp", 0, "web", {}),
     ("some", "192.0.2.64/28", "tcp", 80, "names", {}),
     ("vpn", "192.0.2.65", "esp", 0, "names", {}),
     ("www6", "2001:db8::1", "tcp", 80, "web", {}),
     ("dns6", "2001:db8::1", "udp", 53, "mixed", {}),
+    ("h3v6", "2001:db8::3", "udp", 443, "mixed", {"quic_cid": {"config_id": 3, "server_id_bytes": 15}}),
     ("many6", "2001:db8::/64", "tcp", 0, "mixed", {"affinity": "client"}),
 ]
 ELSEWHERE = {4: "198.51.100.77", 6: "2001:db8:1::1"}
@@ -89,18 +93,34 @@ def transport(choices: random.Random, protocol: int, client: str, target: Target
     """Returns a transport header and payload, mostly sound."""
     sport = 1024 + choices.randrange(FLOWS)
     payload = choices.randbytes(choices.choice([0, 0, 6, 40, 1400]))
-    if choices.random() < 0.2:
+    if choices.random() < 0.25:
         payload = a_tracer(choices)
     if protocol == 6:
         flags = choices.choice([0x02, 0x10, 0x18, 0x12, 0x11, 0x04, 0xC2, 0])
         offset = choices.choice([5] * 12 + [8, 4, 15])
         return struct.pack("!HHIIBBHHH", sport, target.port, 1, 2, offset << 4, flags, 1024, 0, 0) + payload
     if protocol == 17:
+        if target.port == 443 and choices.random() < 0.8:
+            payload = a_quic_packet(choices, target)
         length = choices.choice([8 + len(payload)] * 12 + [7, 8, 9 + len(payload)])
         return struct.pack("!HHHH", sport, target.port, length, 0) + payload
     if protocol in (1, 58) and choices.random() < 0.8:
         return an_error(choices, client, target)
     return choices.randbytes(choices.choice([0, 4, 8, 30])) + payload
+
+
+def a_quic_packet(choices: random.Random, target: Target) -> bytes:
+    """Returns what looks like QUIC, most of it with a connection ID that names an endpoint, perhaps cut short."""
+    size = choices.choice([2] * 3 + [15] if "." in target.address else [15] * 3 + [2])
+    named = pack_address(choices.choice([*NAMES, *MIXED, "10.9.9.9"]))[-size:]
+    cid = bytes([choices.choice([0, 3, 3, 7]) << 5 | choices.randrange(32)]) + named + choices.randbytes(4)
+    if choices.random() < 0.5:
+        packet = bytes([0x40 | choices.randrange(64)]) + cid
+    else:
+        said_bytes = choices.choice([len(cid)] * 6 + [0, len(cid) - 1, len(cid) + 1, 20, 255])
+        packet = struct.pack("!BIB", 0xC0 | choices.randrange(64), 1, said_bytes) + cid
+    cut = choices.choice([len(packet)] * 8 + [choices.randrange(len(packet))])
+    return packet[:cut] + choices.randbytes(choices.choice([0, 0, 20, 1200]) if cut == len(packet) else 0)
 
 
 def a_tracer(choices: random.Random) -> bytes:
@@ -279,8 +299,10 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     own, rates = choices.choice([OWN, OWN, OWN[:1]]), choices.choice([0.0, 1.0, 1000.0])
     options = {"fragment_limits": limits, "icmp_errors_per_s": rates, "name": "m1"}
     options["trace_reports_per_s"] = choices.choice([0.5, 1000.0, 1000.0])
-    reference = Forwarder(own, ConnectionTable(capacity, IDLE_S), vips, **options)
-    fast = FastForwarder(own, capacity, IDLE_S, vips, **options)
+    keys, most = choices.randbytes(KEY_BYTES), choices.choice([None, 1, 3, 5])
+    key = int.from_bytes(keys[8 * SOURCES_KEY :], sys.byteorder)
+    reference = Forwarder(own, ConnectionTable(capacity, IDLE_S, most, key), vips, **options)
+    fast = FastForwarder(own, capacity, IDLE_S, vips, most, keys, **options)
     reference.mtu_bytes = fast.mtu_bytes = choices.choice([1500, 1480, 1300, 576, 65535])
     for number, frame in enumerate(islice(traffic(choices), frames)):
         if choices.random() < 0.01:
@@ -291,6 +313,7 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
             f"seed {seed}, frame {number}, {frame.hex(' ')}: should have been {expected}, but was {found}"
         )
         fates[fate_of(frame, expected)] += 1
+        fates["named by its connection ID"] += is_named(frame, expected)
         for each in filter(is_traced, expected.all()):
             fates[
                 "traced, and dropped" if each.reason else f"traced, and {'forwarded' if each.vip else 'redirected'}"
@@ -303,7 +326,17 @@ def history(seed: int, frames: int = HISTORY) -> Counter[str]:
     fates[Reason.FRAGMENT_EXPIRED] = expired[0]
     overflows = reference.connections.overflows, fast.connections.overflows
     assert overflows[0] == overflows[1], f"seed {seed}: overflows {overflows}"
+    fates["over its source's share"] = reference.connections.over_share
+    assert reference.connections.over_share == fast.connections.over_share, f"seed {seed}: what is over the share"
     return fates
+
+
+def is_named(frame: bytes, decision: Decision) -> bool:
+    """Says whether a frame went to the endpoint that its connection ID names."""
+    scheme = {"h3": Scheme(0, 2), "h3v6": Scheme(3, 15)}.get(decision.vip)
+    if scheme is None or parse(frame).protocol != 17 or not parse(frame).shows_transport:
+        return False
+    return server_id(datagram(parse(frame)), scheme) == decision.endpoint[-scheme.server_id_bytes :]
 
 
 def is_traced(decision: Decision) -> bool:

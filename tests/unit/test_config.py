@@ -81,6 +81,11 @@ def as_check(check):
     return {DNS_CHECK: check}
 
 
+def as_quic(cid, protocol="udp"):
+    """Puts a VIP that goes by connection IDs in the place of one."""
+    return {"vips[0]": A_VIP | {"protocol": protocol, "port": 443, "quic_cid": cid}}
+
+
 # what is changed in the sound document; and the problem: field, value, what `allowed` says
 BAD = [
     # one field
@@ -99,6 +104,11 @@ BAD = [
     ({"vips[0].affinity": "source"}, "vips[0].affinity", "source", "connection or client"),
     ({"vips[0].idle_timeout_s": 0}, "vips[0].idle_timeout_s", 0, "a number above 0"),
     ({"vips[0].idle_timeout_s": 60.5}, "vips[0].idle_timeout_s", 60.5, "at most 60, which forwarder.connection_table"),
+    (as_quic(4), "vips[0].quic_cid", 4, "a mapping with the keys config_id, server_id_bytes"),
+    (as_quic({}, "tcp"), "vips[0].quic_cid", "a mapping", "none: QUIC comes over udp, not over tcp"),
+    (as_quic({"config_id": 7}), "vips[0].quic_cid.config_id", 7, "a whole number from 0 to 6"),
+    (as_quic({"server_id_bytes": 16}), "vips[0].quic_cid.server_id_bytes", 16, "a whole number from 1 to 15"),
+    (as_quic({"server_id_bytes": 1}), "vips[0].quic_cid.server_id_bytes", 1, "10.2.1.2 and 10.2.2.2 end in the same 1"),
     ({"vips[0].name": "a b"}, "vips[0].name", "a b", "letters, digits"),
     ({"vips[0].name": 5}, "vips[0].name", 5, "in quotes"),
     ({"vips[0].address": "192.0.2"}, "vips[0].address", "192.0.2", "IP address"),
@@ -125,6 +135,24 @@ BAD = [
     ({"forwarder.table_size": 10**30}, "forwarder.table_size", 10**30, "a prime from 2 to"),
     ({"forwarder.connection_table.capacity": 0}, "forwarder.connection_table.capacity", 0, "whole number from 1"),
     ({"forwarder.connection_table.enabled": "on"}, "forwarder.connection_table.enabled", "on", "true or false"),
+    (
+        {"forwarder.connection_table.max_share_per_source": 0},
+        "forwarder.connection_table.max_share_per_source",
+        0,
+        "a number above 0, at most 1",
+    ),
+    (
+        {"forwarder.connection_table.max_share_per_source": 1.5},
+        "forwarder.connection_table.max_share_per_source",
+        1.5,
+        "a number above 0, at most 1",
+    ),
+    (
+        {"forwarder.connection_table.max_share_per_source": "50%"},
+        "forwarder.connection_table.max_share_per_source",
+        "50%",
+        "a number above 0, at most 1",
+    ),
     ({"forwarder.connection_table.idle_timeout_s": 0}, "forwarder.connection_table.idle_timeout_s", 0, "above 0"),
     ({"forwarder.fragments": {"packets": 0}}, "forwarder.fragments.packets", 0, "whose fragments are followed"),
     (
@@ -511,7 +539,13 @@ def test_fills_in_defaults():
         "engine": "auto",
         "table_size": 65537,
         "hash": "maglev",
-        "connection_table": {"enabled": True, "capacity": 1 << 20, "idle_timeout_s": 60.0, "huge_pages": False},
+        "connection_table": {
+            "enabled": True,
+            "capacity": 1 << 20,
+            "idle_timeout_s": 60.0,
+            "max_share_per_source": 0.5,
+            "huge_pages": False,
+        },
         "threads": 1,
         "busy_poll": False,
         "fragments": {

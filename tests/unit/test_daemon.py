@@ -40,15 +40,16 @@ def engine(request):
     return request.param
 
 
-def cluster(engine, *, weight=1, capacity=10_000, check=None, vips=1):
-    """A configuration with two endpoints; `weight` is that of the other one."""
+def cluster(engine, *, weight=1, capacity=10_000, share=0.5, check=None, vips=1):
+    """A configuration with two endpoints; `weight` is that of the other one, `share` a source's of the table."""
     pool = {"endpoints": [{"address": ENDPOINT}, {"address": OTHER_ENDPOINT, "weight": weight}]}
     names = [{"name": f"www{i}", "address": f"192.0.2.{i}", "protocol": "tcp", "port": 80} for i in range(1, vips + 1)]
+    table = {"capacity": capacity, "max_share_per_source": share}
     return {
         "maglevs": [{"name": "m1", "address": MAGLEV}],
         "pools": {"web": pool | ({"health_check": check} if check else {})},
         "vips": [vip | {"pool": "web"} for vip in names],
-        "forwarder": {"engine": engine, "table_size": 251, "connection_table": {"capacity": capacity}},
+        "forwarder": {"engine": engine, "table_size": 251, "connection_table": table},
     }
 
 
@@ -283,13 +284,13 @@ def test_a_flood_of_new_flows_overfills_the_table_and_stops_nothing(in_namespace
     capacity, flood = 1000, range(10_000, 15_000)
 
     def body(wires):
-        with running(wires, tmp_path, cluster(engine, capacity=capacity)) as (daemon, router):
+        with running(wires, tmp_path, cluster(engine, capacity=capacity, share=1)) as (daemon, router):
             pump = Pump(router)
             before = pump.all_of(opening(PORTS))
             assert set(before.values()) == {ENDPOINT, OTHER_ENDPOINT}
             there = daemon.ask("GET", "/statistics")["connections"]["entries"]
             assert there == FLOWS + 1, "all flows and the very first packet's should be in the table"
-            daemon.reload(cluster(engine, capacity=capacity, weight=0))
+            daemon.reload(cluster(engine, capacity=capacity, share=1, weight=0))
             new = pump.all_of(opening(flood))
             assert set(new.values()) == {ENDPOINT}, "the drained endpoint should get no new connection"
             found = daemon.ask("GET", "/statistics")["connections"]
@@ -297,6 +298,40 @@ def test_a_flood_of_new_flows_overfills_the_table_and_stops_nothing(in_namespace
             assert found["overflows"] == len(flood) - (capacity - there), f"the rest should be counted: {found}"
             assert pump.all_of(going_on(PORTS)) == before, "connections should keep their backends"
             assert pump.back == pump.sent, "every packet should have come back, as it was"
+
+    in_namespace(body)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_one_source_that_floods_takes_its_share_of_the_table_and_no_more(in_namespace, engine, tmp_path, share):
+    """Others connect during the flood, then endpoints change: with shares their connections are known, else lost.
+
+    One of 4,096 sources would be counted together with the attacker, so of ten at most one may be.
+    """
+    capacity, each = 1000, 20
+    flood = [tcp("S", sport=port, source="198.51.100.66") for port in range(10_000, 12_000)]
+    others = [(f"203.0.113.{client}", 2000 + each * client + i) for client in range(10) for i in range(each)]
+
+    def body(wires):
+        with running(wires, tmp_path, cluster(engine, capacity=capacity, share=share)) as (daemon, router):
+            pump = Pump(router)
+            pump.all_of(flood)
+            before = pump.all_of([tcp("S", sport=port, source=source) for source, port in others])
+            daemon.reload(cluster(engine, capacity=capacity, share=share, weight=0))
+            after = pump.all_of([tcp("A", sport=port, source=source) for source, port in others])
+            assert pump.back == pump.sent, "every packet should have come back, as it was"
+            found = daemon.ask("GET", "/statistics")["connections"]
+            lost = [port for port in before if before[port] != after[port]]
+            drained = [port for port in before if before[port] == OTHER_ENDPOINT]
+            assert len(drained) > len(others) // 4, f"the test is void: only {len(drained)} were there"
+            if share == 1:
+                assert (found["entries"], found["over_share"]) == (capacity, 0), "the flood should have filled it"
+                assert lost == drained, f"without shares {drained} should have been lost, but were {lost}"
+            else:
+                assert found["over_share"] >= len(flood) - capacity * share, f"the rest should be counted: {found}"
+                assert found["entries"] >= capacity * share, f"its share should have been taken: {found}"
+                assert found["overflows"] == 0, f"the table should have had room: {found}"
+                assert len(lost) <= each, f"connections of others should be known, but lost were {lost}"
 
     in_namespace(body)
 

@@ -36,6 +36,8 @@ EVERY_FATE = {str(reason) for reason in Reason if reason not in NEVER_DECIDED | 
     "redirected",
     "too_big, answered",
     "hello, answered",
+    "named by its connection ID",
+    "over its source's share",
     "traced, and forwarded",
     "traced, and redirected",
     "traced, and dropped",

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.packet import Raw
 
 from maglev.flow import Flow, pack_address
-from maglev.fragments import Choice, FragmentTable, Key, Limits, key_of
+from maglev.fragments import Choice, FragmentTable, Key, Limits, Owners, key_of
 from maglev.packets import Fragment, Packet, parse
 
 A, B = Choice(pack_address("10.2.1.2"), "www"), Choice(pack_address("10.2.2.2"), "dns")
@@ -226,3 +226,39 @@ def test_fragments_of_other_packets_have_other_keys():
     ]  # fmt: skip
     keys = [key_of(parse(pieces[-1])) for pieces in others]
     assert len(set(keys)) == len(others), f"each should have a key of its own, but there are {keys}"
+
+
+# Owners
+
+
+def owner_of(owners, number, chosen, now, lives=lambda maglev: True):
+    return owners.of(key(number), lambda: chosen, lives, now)
+
+
+def test_an_owner_is_remembered_for_so_long_and_not_longer():
+    owners = Owners(Limits(timeout_s=2.0))
+    assert [owner_of(owners, 1, chosen, now) for chosen, now in ((b"x", 0), (b"y", 1.9), (b"z", 2.0))] == [
+        b"x",
+        b"x",
+        b"z",
+    ]
+
+
+def test_an_owner_that_has_died_is_replaced_and_the_next_remembered():
+    owners = Owners()
+    owner_of(owners, 1, b"x", 0.0)
+    assert owner_of(owners, 1, b"y", 0.1, lives=lambda maglev: maglev != b"x") == b"y"
+    assert owner_of(owners, 1, b"z", 0.2) == b"y"
+
+
+def test_without_room_owners_are_not_remembered():
+    owners = Owners(Limits(packets=1))
+    assert [
+        owner_of(owners, number, chosen, 0.0) for number, chosen in ((1, b"x"), (2, b"y"), (2, b"z"), (1, b"z"))
+    ] == [
+        b"x",
+        b"y",
+        b"z",
+        b"x",
+    ]
+    assert len(owners) == 1

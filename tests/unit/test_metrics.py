@@ -28,7 +28,7 @@ from maglev.selection import MapBuilder
 
 LOOPBACK = ip_address("127.0.0.1")
 TCP_CHECK = config.HealthCheck(type="tcp", port=80)
-TABLE = metrics.TableCounts(entries=7, capacity=100, hits=50, misses=9, overflows=1, expired=3)
+TABLE = metrics.TableCounts(entries=7, capacity=100, hits=50, misses=9, overflows=1, expired=3, over_share=2)
 
 
 def a_view(**changes):
@@ -131,7 +131,8 @@ def test_state_tables_and_pools():
     assert value(text, "maglev_uptime_seconds") == 12.5
     assert value(text, "maglev_pool_endpoints", pool="web") == 3
     assert value(text, "maglev_pool_healthy_endpoints", pool="web") == 2
-    names = ("entries", "capacity_entries", "hits_total", "misses_total", "overflows_total", "expired_total")
+    counters = [f"{name}_total" for name in ("hits", "misses", "overflows", "expired", "over_share")]
+    names = ["entries", "capacity_entries", *counters]
     for name, expected in zip(names, TABLE, strict=True):
         assert value(text, f"maglev_connection_table_{name}", table="0") == expected, name
     assert value(text, "maglev_connection_table_entries", table="1") == 0

@@ -23,7 +23,7 @@ from lab.errors import LabError, NotInTime
 from lab.nursery import Daemon, Nursery
 from lab.site import Site
 from lab.waiting import wait_until
-from maglev.engine.control import request
+from maglev.engine.control import ControlError, request
 from maglev.errors import MaglevError
 from maglev.nursery import LARGEST_ORDER_BYTES, Order, OrderError, parse
 
@@ -82,6 +82,15 @@ def end(daemon):
 
 def wait_for(path):
     wait_until(lambda: "" if path.exists() else "it is not there", TIMEOUT_S, str(path))
+
+
+def silence(control):
+    """Why nobody answers on a control socket, which is there a moment before it is listened on; "" if somebody does."""
+    try:
+        request(control, "GET", "/status")
+    except ControlError as error:
+        return str(error)
+    return ""
 
 
 def endless(start, path, **options):
@@ -163,7 +172,7 @@ import os, sys
 from maglev.nursery import Order, _become
 network, mounts, log, *arguments = sys.argv[1:]
 files = [os.open(path, os.O_RDONLY) for path in (network, mounts)]
-_become(Order(arguments, dict(os.environ), [*files, os.open(log, os.O_WRONLY | os.O_CREAT)]))
+_become(Order(arguments, dict(os.environ), [*files, os.open(log, os.O_WRONLY | os.O_CREAT)]), ())
 """
     command = [sys.executable, "-c", program, network, "/proc/self/ns/mnt", log, *arguments]
     return subprocess.run(list(map(str, command)), cwd=ROOT, check=False).returncode
@@ -207,7 +216,7 @@ def test_a_forwarder_heeds_the_signals_that_it_heeds_elsewhere(start, tmp_path):
     file, control = tmp_path / "site.yaml", tmp_path / "control.sock"
     file.write_text(CLUSTER)
     daemon = start("forwarder", "--config", file, "--control", control, "--maglev", "m1")
-    wait_for(control)
+    wait_until(lambda: silence(control), TIMEOUT_S, "an answer")
     assert signal.SIGCHLD not in ignored(daemon.pid), "it may want to know how its own children ended"
     before = request(control, "GET", "/status")["generation"]
     os.kill(daemon.pid, signal.SIGHUP)
@@ -217,6 +226,20 @@ def test_a_forwarder_heeds_the_signals_that_it_heeds_elsewhere(start, tmp_path):
     os.kill(daemon.pid, signal.SIGTERM)
     daemon.wait(TIMEOUT_S)
     assert not control.exists(), "it should have tidied up"
+
+
+def test_a_fork_may_run_another_module_that_the_nursery_has_imported(start, tmp_path):
+    started = start("lab.servers", "--help")
+    started.wait(TIMEOUT_S)
+    assert "the servers of a service endpoint" in (tmp_path / "fork.log").read_text()
+    start("lab.holder", "--help", name="other").wait(TIMEOUT_S)
+    assert "invalid choice: 'lab.holder'" in (tmp_path / "other.log").read_text(), "it was not told of that module"
+
+
+def test_a_nursery_with_a_module_that_is_not_there_says_so(tmp_path):
+    command = [sys.executable, "-m", "maglev", "nursery", "--socket", str(tmp_path / "socket"), "--also", "no.such"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (done.returncode, done.stderr) == (1, "maglev: --also no.such: No module named 'no'\n")
 
 
 # Orders that make no sense

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from statistics import median
 
 import icmplib
 import pytest
@@ -524,6 +526,27 @@ def test_phases_spread_evenly_whatever_checks_have_come_and_gone(n, first):
     phases = sorted(phase(number) for number in range(first, first + n))
     gaps = [later - earlier for earlier, later in itertools.pairwise([*phases, phases[0] + 1])]
     assert max(gaps) < 2.62 / n  # the three-gap theorem: at most 1/n times the golden ratio squared
+
+
+def test_in_steps_phases_coincide_and_are_still_spread_evenly():
+    counted = Counter(phase(number, "m1", 10) for number in range(1000))
+    assert len(counted) == 10
+    assert min(counted.values()) > 90, counted
+    assert phase(7, "m1", 10) != phase(7, "m2", 10)
+
+
+def test_checks_that_are_due_together_are_probed_together():
+    """Of 40 checks with an interval of 0.2 s there are four crowds; evenly spread they would begin 5 ms apart."""
+    began, rounds = defaultdict(list), 3
+
+    async def probe(check):
+        began[check].append(time.monotonic())
+
+    with probing(many_checks(40, interval_s=0.2, timeout_s=0.2), probe=probe):
+        until(lambda: len(began) == 40 and min(map(len, began.values())) > rounds, "a few rounds")
+    third = sorted(times[2] for times in began.values())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(third)]
+    assert median(gaps) < 0.002, gaps
 
 
 def test_maglevs_do_not_all_probe_at_the_same_moment():

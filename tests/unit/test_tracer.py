@@ -45,7 +45,7 @@ def a_trace(*passages):
 
 
 def a_journey(*passages, back=()):
-    return Journey("c1", "r1", "m1", back, asdict(a_trace(*passages)), NAMES)
+    return Journey("c1", "r1", "m1", back, asdict(a_trace(*passages)), NAMES, ("r1",))
 
 
 @pytest.mark.parametrize(("hop", "alone", "in_a_lab"), SENTENCES)

@@ -31,6 +31,7 @@ class AVip(NamedTuple):
     affinity: str = "connection"
     idle_timeout_s: float | None = None
     new_flows_per_s: float | None = None
+    quic_cid: None = None
 
 
 ADDRESS, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")

@@ -1,0 +1,128 @@
+"""`maglab start`, `check` and `try`: what a student types."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..errors import WrongUse
+from .exercise import Exercise, exercises, find
+from .grades import gradescope
+
+console = Console()
+Number = Annotated[str | None, typer.Argument(metavar="EXERCISE", help="A number, such as 3, or a name.")]
+
+
+class Against(StrEnum):
+    """Whose solution is judged."""
+
+    work = "work"
+    starter = "starter"
+    reference = "reference"
+
+
+def start(
+    exercise: Number = None,
+    again: Annotated[bool, typer.Option("--again", help="Begin anew, and keep the old file beside.")] = False,
+) -> None:
+    """Copy an exercise's starter to work/, where you write; without a number, list all exercises."""
+    if exercise is None:
+        _list()
+        return
+    chosen = find(exercise)
+    path = chosen.begin(Path.cwd(), again)
+    _say(f"{chosen.title}\n  read   {_short(chosen.directory / 'README.md')}\n  write  {_short(path)}")
+    _say(f"  check  maglab check {chosen.number}\n  try    sudo maglab try {chosen.number}")
+
+
+def check(
+    exercise: Number = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every exercise; in work/, those that have been begun.")] = False,
+    against: Annotated[Against, typer.Option(help="Whose solution.")] = Against.work,
+    seed: Annotated[int, typer.Option(help="Of all that is random; instructors keep theirs to themselves.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
+    gradescope_file: Annotated[
+        Path | None, typer.Option("--gradescope", metavar="FILE", help="Write the result as Gradescope wants it.")
+    ] = None,
+) -> None:
+    """Judge a solution: what passes, what is wrong, and what is not there yet.
+
+    Exit status: 0 passed, 1 failed, 2 wrong use, 3 no lab could be started.
+    """
+    from .judge import Verdicts
+    from .judge import check as judge_all
+
+    found: list[Verdicts] = []
+    for chosen in _chosen(exercise, all_, against):
+        solution = chosen.solution(against.value, Path.cwd())
+        _say(f"{chosen.title}: {_short(solution)}")
+        found.append(judge_all(chosen, solution, against.value, seed, lambda one: _say("\n".join(one.lines()))))
+        reached, worth = found[-1].points
+        _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
+    _write(json_file, [each.document() for each in found])
+    _write(gradescope_file, gradescope(found))
+    if any(each.without_lab for each in found):
+        raise typer.Exit(3)
+    raise typer.Exit(0 if all(each.passed for each in found) else 1)
+
+
+def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1, max=120)] = 5.0) -> None:
+    """Run the exercise's lab with your code in it, in the console."""
+    from ..console import open_console
+    from ..laboratory import Lab
+
+    if exercise is None:
+        raise WrongUse("name an exercise: maglab try 3")
+    chosen = find(exercise)
+    solution = chosen.solution("work", Path.cwd())
+    loaded = chosen.check()
+    options: dict[str, Any] = dict(loaded.live)
+    with Lab(options.pop("topology"), student={loaded.reference: solution}, progress=_say, **options) as lab:
+        open_console(lab)
+
+
+def _chosen(exercise: str | None, all_: bool, against: Against) -> list[Exercise]:
+    if all_ == (exercise is not None):
+        raise WrongUse("name an exercise, such as maglab check 3, or give --all")
+    if exercise is not None:
+        return [find(exercise)]
+    there = exercises()
+    begun = [each for each in there if against is not Against.work or each.work(Path.cwd()).is_file()]
+    if not begun:
+        raise WrongUse("no exercise has been begun here: run maglab start 1")
+    return begun
+
+
+def _list() -> None:
+    for each in exercises():
+        begun = "begun" if each.work(Path.cwd()).is_file() else ""
+        _say(f"{each.number:3}  {each.title}  {begun}".rstrip())
+
+
+def _short(path: Path) -> str:
+    """Returns a path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _write(path: Path | None, document: object) -> None:
+    if path is not None:
+        try:
+            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise WrongUse(f"cannot write {path}: {error.strerror}") from None
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the classroom's commands to the command line."""
+    app.command("start", short_help="Begin an exercise.")(start)
+    app.command("check", short_help="Judge your solution of an exercise.")(check)
+    app.command("try", short_help="Run a lab with your solution in it.")(try_)

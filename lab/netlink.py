@@ -1,0 +1,162 @@
+"""What a node's kernel says of its routes and packet counters, asked without starting a program (rtnetlink(7)).
+
+A look at a router is then a matter of a tenth of a millisecond instead of some ten: `ip` and `nft` have to be started,
+and to write JSON that has to be read again. Only what observing needs is here. The questions are asked over a socket in
+the node's namespace, which is opened for each: kept open, it would keep the namespace alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+CLONE_NEWNET = 0x40000000  # sched.h
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12  # linux/netlink.h
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26  # linux/rtnetlink.h
+RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA = 1, 5, 9, 18
+RTM_F_CLONED = 0x200  # a cached way, no route
+RTPROT_BIRD, RT_TABLE_MAIN = 12, 254
+RTNH_UNUSABLE = 1 | 16  # dead, link down
+NFT_GET_OBJECT, NFT_NEW_OBJECT = 10 << 8 | 19, 10 << 8 | 18  # linux/netfilter/nf_tables.h, after the subsystem's number
+NFTA_OBJ_TABLE, NFTA_OBJ_NAME, NFTA_OBJ_TYPE, NFTA_OBJ_DATA = 1, 2, 3, 4
+NFT_OBJECT_COUNTER, NFTA_COUNTER_PACKETS = 1, 2
+NFPROTO_INET = 1
+HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, bits of destination and source, tos, table, protocol, …, flags
+NEXT_HOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, interface
+ATTRIBUTE = struct.Struct("=HH")  # rtattr, nlattr: length, type
+NETFILTER = struct.Struct("!BBH")  # nfgenmsg: family, version, resource
+TYPE_BITS = 0x3FFF  # of an attribute's type; the others say nested, and byte order
+ANSWER_BYTES = 1 << 17
+TIMEOUT_S = 2.0  # for the kernel to answer
+
+Routes = dict[str, tuple[str, ...]]  # destination: usable next hops, in the order of addresses
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def inside(pid: int) -> Iterator[None]:
+    """Puts this thread into a process's network: sockets opened meanwhile stay there; OSError if it is gone."""
+    with open("/proc/thread-self/ns/net") as home, open(f"/proc/{pid}/ns/net") as there:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(home.fileno())
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def bird_routes(pid: int) -> Routes:
+    """Returns what BIRD has put into a node's main table, both families; OSError if the kernel does not answer.
+
+    A host route is named by its address, any other by its prefix.
+    """
+    with _socket(pid, NETLINK_ROUTE) as kernel:
+        bodies = [
+            body
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in _dump(kernel, RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        ]
+    return dict(found for body in bodies if (found := route(body)))
+
+
+def counters(pid: int, table: str) -> dict[str, int]:
+    """Returns how many packets the named counters of a node's nftables table (family inet) have seen."""
+    question = NETFILTER.pack(NFPROTO_INET, 0, 0)
+    question += _attribute(NFTA_OBJ_TABLE, table.encode() + b"\0")
+    question += _attribute(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_bytes(4, "big"))
+    with _socket(pid, NETLINK_NETFILTER) as kernel:
+        return dict(counter(body) for body in _dump(kernel, NFT_GET_OBJECT, NFT_NEW_OBJECT, question))
+
+
+def _socket(pid: int, protocol: int) -> socket.socket:
+    with inside(pid):
+        kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    kernel.settimeout(TIMEOUT_S)
+    return kernel
+
+
+def _dump(kernel: socket.socket, question: int, answer: int, body: bytes) -> Iterator[bytes]:
+    """Yields the body of every answer; OSError if the kernel refuses."""
+    kernel.send(HEADER.pack(HEADER.size + len(body), question, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body)
+    while True:
+        for kind, content in messages(kernel.recv(ANSWER_BYTES)):
+            if kind == answer:
+                yield content
+            elif kind in (NLMSG_DONE, NLMSG_ERROR):
+                number = int.from_bytes(content[:4], sys.byteorder, signed=True)
+                if number < 0:
+                    raise OSError(-number, os.strerror(-number))
+                return
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields type and body of each message."""
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind, *_ = HEADER.unpack_from(data, at)
+        yield kind, data[at + HEADER.size : at + length]
+        at += _aligned(length)
+
+
+def route(body: bytes) -> tuple[str, tuple[str, ...]] | None:
+    """Returns destination and usable next hops from an RTM_NEWROUTE's body; None for what BIRD has not put there."""
+    family, bits, _, _, table, protocol, _, _, flags = ROUTE.unpack_from(body)
+    if protocol != RTPROT_BIRD or table != RT_TABLE_MAIN or flags & RTM_F_CLONED:
+        return None
+    own = dict(_attributes(body[ROUTE.size :]))
+    address = socket.inet_ntop(family, own.get(RTA_DST, bytes(4 if family == socket.AF_INET else 16)))
+    is_host = bits == (32 if family == socket.AF_INET else 128)
+    hops = list(_next_hops(own[RTA_MULTIPATH])) if RTA_MULTIPATH in own else [(flags, own)]
+    gateways = [gateway for unusable, each in hops if not unusable & RTNH_UNUSABLE and (gateway := _gateway(each))]
+    return address if is_host else f"{address}/{bits}", tuple(sorted(gateways))
+
+
+def _next_hops(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Yields flags and attributes of each member of a multipath route."""
+    at = 0
+    while at + NEXT_HOP.size <= len(data):
+        length, flags, _, _ = NEXT_HOP.unpack_from(data, at)
+        yield flags, dict(_attributes(data[at + NEXT_HOP.size : at + length]))
+        at += _aligned(length)
+
+
+def _gateway(attributes: dict[int, bytes]) -> str:
+    value = attributes.get(RTA_GATEWAY) or attributes.get(RTA_VIA, b"")[2:]  # VIA: behind two bytes that say the family
+    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value) if value else ""
+
+
+def counter(body: bytes) -> tuple[str, int]:
+    """Returns name and packets from an NFT_MSG_NEWOBJ's body."""
+    own = dict(_attributes(body[NETFILTER.size :]))
+    counted = dict(_attributes(own[NFTA_OBJ_DATA]))
+    return own[NFTA_OBJ_NAME].rstrip(b"\0").decode(), int.from_bytes(counted[NFTA_COUNTER_PACKETS], "big")
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        yield kind & TYPE_BITS, data[at + ATTRIBUTE.size : at + length]
+        at += _aligned(max(length, ATTRIBUTE.size))
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    packed = ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value
+    return packed + bytes(_aligned(len(packed)) - len(packed))
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

@@ -1,0 +1,108 @@
+"""Moving a VIP from one shard to another, make before break: which configuration comes next (Maglev §2.2).
+
+Maglevs of different shards do not talk to each other, and routers hear of a change from each Maglev at another moment.
+So no single change can be safe: a move is a few configurations one after another, each of which is sound beside the
+one before it, however they are mixed, and each of which must be in force everywhere before the next.
+
+    shard   also_announced_by   also_served_by
+    a                                            before
+    a                           b                b's Maglevs check the endpoints, build the table, and announce nothing
+    a       b                                    routers spread the VIP over both
+    b       a                                    its fragments are brought together at b's Maglevs, no longer at a's
+    b                           a                a's withdraw; they forward what is still under way to them
+    b                                            after
+
+All Maglevs build the same table from the same pool, so a flow that moves reaches the endpoint that it had, as in any
+change of ECMP. Fragments go to Maglevs of the VIP's `shard`, whoever receives them; that changes in a step of its own,
+when no route does. Since routers know addresses and not ports, all VIPs of an address move together.
+
+Nothing is remembered but the configuration itself: a move that was interrupted goes on from where it stands, or back.
+Pure; what there is to wait for is said in words, and `Lab.move_vip` waits for it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .config import Config, Vip
+from .errors import MaglevError
+
+
+class Step(NamedTuple):
+    """The next configuration of a move, and in words: what it does, and what to wait for before the one after it."""
+
+    what: str
+    until: str
+    document: dict[str, Any]
+
+
+class _Place(NamedTuple):
+    """By which shards a VIP is served; the fields of `Vip`."""
+
+    shard: str
+    also_announced_by: tuple[str, ...]
+    also_served_by: tuple[str, ...]
+
+
+def next_step(document: Mapping[str, Any], config: Config, vip: str, to: str) -> Step | None:
+    """Returns what comes next on a VIP's way to a shard, None if it is that shard's alone.
+
+    `config` is what `document` says. MaglevError for a VIP or a shard that there is not.
+    """
+    wanted = next((each for each in config.vips if each.name == vip), None)
+    if wanted is None:
+        raise MaglevError(f"there is no VIP {vip!r}; there are {', '.join(each.name for each in config.vips)}")
+    shards = sorted({machine.shard for machine in config.maglevs})
+    if to not in shards:
+        raise MaglevError(f"no Maglev serves a shard {to!r}; there are {', '.join(shards)}")
+    found = _next(wanted, to)
+    if found is None:
+        return None
+    what, until, place = found
+    return Step(what, until, _placed(document, config, wanted, place))
+
+
+def _next(vip: Vip, to: str) -> tuple[str, str, _Place] | None:
+    shard, announcing, serving = vip.shard, vip.also_announced_by, vip.also_served_by
+    others = tuple(each for each in vip.served_by if each != to)
+    if to not in vip.served_by:
+        what = f"shard {to} makes itself ready for {vip.shown}"
+        until = f"all Maglevs of shard {to} find the same endpoints healthy, with the same table_digest as the others"
+        return what, until, _Place(shard, announcing, (*serving, to))
+    if to not in vip.announced_by:
+        what = f"shard {to} announces {vip.shown} too"
+        until = f"all routers spread {vip.shown} over the Maglevs of shard {to} as well"
+        return what, until, _Place(shard, (*announcing, to), tuple(each for each in serving if each != to))
+    if shard != to:
+        what = f"{vip.shown} belongs to shard {to}"
+        until = "all Maglevs have taken it up"
+        return what, until, _Place(to, (shard, *(each for each in announcing if each != to)), serving)
+    if announcing:
+        what = f"shard {' and '.join(announcing)} withdraws {vip.shown}"
+        until = f"no router sends it to {_listed(others)}, and no packet for it comes there any more"
+        return what, until, _Place(to, (), others)
+    if serving:
+        return (
+            f"{_listed(others)} forgets {vip.shown}",
+            "all Maglevs have taken it up; this is the last step",
+            _Place(to, (), ()),
+        )
+    return None
+
+
+def _listed(shards: tuple[str, ...]) -> str:
+    return f"shard {' and '.join(shards)}"
+
+
+def _placed(document: Mapping[str, Any], config: Config, moved: Vip, place: _Place) -> dict[str, Any]:
+    """Returns the document with all VIPs of an address in another place."""
+    changed = copy.deepcopy(dict(document))
+    for entry, vip in zip(changed["vips"], config.vips, strict=True):
+        if vip.network == moved.network:
+            for field, value in place._asdict().items():
+                entry.pop(field, None)
+                if value:
+                    entry[field] = value if isinstance(value, str) else list(value)
+    return changed

@@ -1,0 +1,192 @@
+"""The judge: what it says of solutions that are right, wrong, not there yet, and of those that fight it."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+
+import pytest
+
+from lab.classroom.criteria import Case, Wrong, shown
+from lab.classroom.exercise import Exercise
+from lab.classroom.grades import gradescope
+from lab.classroom.judge import check
+from lab.errors import WrongUse
+
+CHECK = '''
+from lab.classroom import criterion
+
+REFERENCE = "maglev.primes"
+
+@criterion(step=1, hint="two is one", seconds=1)
+def knows_primes(student, case):
+    """Primes are known."""
+    for number, prime in ((7, True), (8, False)):
+        case.expect(case.call(student.is_prime, number), prime, f"whether {number} is a prime")
+
+@criterion(step=2, hint="count up and down", seconds=1)
+def finds_the_nearest(student, case):
+    """The nearest primes are found."""
+    case.expect(list(case.call(student.nearest_primes, 8)), [7, 11], "the primes next to 8")
+'''
+POINTS = "exercise,criterion,points\n01_primes,knows_primes,3\n01_primes,finds_the_nearest,2\n"
+RIGHT = "def is_prime(n): return n == 7\ndef nearest_primes(n): return (7, 11)\n"
+
+
+@pytest.fixture
+def exercise(tmp_path):
+    """A small exercise of two criteria."""
+    directory = tmp_path / "exercises" / "01_primes"
+    directory.mkdir(parents=True)
+    (directory.parent / "points.csv").write_text(POINTS)
+    (directory / "check.py").write_text(CHECK)
+    (directory / "README.md").write_text("# 1. Primes\n")
+    (directory / "WRITEUP.md").write_text("Why?\n")
+    (directory / "starter.py").write_text("def is_prime(n): raise NotImplementedError('step 1: divide')\n")
+    return Exercise(directory)
+
+
+@pytest.fixture
+def judged(exercise, tmp_path):
+    """Returns a function that judges a solution given as text; returns the judgements by their criteria."""
+
+    def judge(text):
+        solution = tmp_path / "solution.py"
+        solution.write_text(textwrap.dedent(text))
+        return {each.criterion: each for each in check(exercise, solution, "work", 1).judgements}
+
+    return judge
+
+
+def test_a_right_one_gets_its_points(judged):
+    found = judged(RIGHT)
+    assert [(each.status, each.points, each.worth) for each in found.values()] == [("passed", 3, 3), ("passed", 2, 2)]
+
+
+def test_a_wrong_one_is_told_what_was_done_what_was_expected_and_what_came(judged):
+    found = judged(RIGHT.replace("n == 7", "True"))["knows_primes"]
+    assert (found.status, found.points) == ("wrong", 0)
+    assert found.message == "expected whether 8 is a prime: False, got True"
+    assert found.steps == ("called is_prime(7)", "called is_prime(8)")
+    assert "hint: two is one" in "\n".join(found.lines())
+
+
+def test_a_gap_is_no_fault(judged):
+    found = judged("def is_prime(n): raise NotImplementedError('step 1: divide')\n")
+    assert found["knows_primes"].status == "missing"
+    assert found["knows_primes"].told == "not yet implemented: step 1: divide"
+    assert found["finds_the_nearest"].status == "crashed", "a function that is not there at all is one"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ("while True: pass", "timed out", "is there a loop that does not end?"),
+        ("raise ValueError('no idea')", "crashed", "ValueError at line 2 of solution.py: no idea"),
+        ("import sys; sys.exit(0)", "crashed", "SystemExit(0)"),
+        ("import os; os._exit(0)", "crashed", "it ended the program, with status 0"),
+        ("import os, signal; os.kill(os.getpid(), 9)", "crashed", "it was ended by SIGKILL"),
+        ("x = [0] * (10 ** 10)", "crashed", "more than the 2 GB of memory"),
+        ("return is_prime(n)", "crashed", "RecursionError"),
+        ("import os; os.closerange(0, 256); return True", "crashed", ""),
+        ("import os\n    for fd in range(3, 64):\n        try: os.write(fd, b'passed')\n        except OSError: pass\n"
+         "    return True", "crashed", ""),
+        ("raise KeyboardInterrupt", "crashed", "KeyboardInterrupt"),
+        ("import threading\n    threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()\n    return n == 7",
+         "passed", ""),
+        ("import subprocess; subprocess.Popen(['sleep', '600']); return n == 7", "passed", ""),
+    ],
+)  # fmt: skip
+def test_whatever_it_does_it_is_judged(judged, body, status, says):
+    found = judged(f"def is_prime(n):\n    {body}\ndef nearest_primes(n): return (7, 11)\n")
+    assert found["knows_primes"].status == status, found["knows_primes"]
+    assert says in found["knows_primes"].message
+    assert found["finds_the_nearest"].status == "passed", "one fault leaves the other criteria alone"
+
+
+def test_what_it_prints_is_shown_and_bounded(judged):
+    found = judged("def is_prime(n):\n    print('looking at', n)\n    print('x' * 100_000)\n    return True\n")
+    assert len(found["knows_primes"].output) <= 4096
+    assert "xxx" in found["knows_primes"].output
+
+
+@pytest.mark.parametrize("text", ["def f(:", "import nowhere", "1 / 0"])
+def test_a_file_that_cannot_be_run_fails_every_criterion_in_a_sentence(judged, text):
+    found = judged(text)
+    assert {each.status for each in found.values()} == {"crashed"}
+    assert all("solution.py" in each.message for each in found.values())
+
+
+def test_judging_leaves_no_process(judged):
+    before = set(os.listdir("/proc"))
+    judged("import subprocess\ndef is_prime(n):\n    subprocess.Popen(['sleep', '601'])\n    while True: pass\n")
+    sleeping = [
+        pid for pid in set(os.listdir("/proc")) - before if pid.isdigit() and _command(pid) == "sleep\x00601\x00"
+    ]
+    assert not sleeping
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def test_gradescope_gets_a_test_for_each_criterion(exercise, tmp_path):
+    solution = tmp_path / "solution.py"
+    solution.write_text("def is_prime(n): return n == 7\n")
+    document = json.loads(json.dumps(gradescope([check(exercise, solution, "work", 1)])))
+    assert document["score"] == 3
+    assert [(test["name"], test["score"], test["max_score"]) for test in document["tests"]] == [
+        ("Primes are known.", 3, 3), ("The nearest primes are found.", 0, 2),
+    ]  # fmt: skip
+
+
+# Beginning
+
+
+def test_beginning_copies_the_starter_and_the_questions(exercise, tmp_path):
+    path = exercise.begin(tmp_path)
+    assert path == tmp_path / "work" / "01_primes" / "solution.py"
+    assert path.read_text() == exercise.starter.read_text()
+    assert (path.parent / "WRITEUP.md").read_text() == "Why?\n"
+
+
+def test_nothing_that_was_written_is_lost(exercise, tmp_path):
+    path = exercise.begin(tmp_path)
+    path.write_text("mine")
+    with pytest.raises(WrongUse, match="--again"):
+        exercise.begin(tmp_path)
+    exercise.begin(tmp_path, again=True)
+    assert path.with_name("solution.1.py").read_text() == "mine"
+    assert path.read_text() == exercise.starter.read_text()
+
+
+def test_what_has_not_been_begun_cannot_be_judged(exercise, tmp_path):
+    with pytest.raises(WrongUse, match="run maglab start 1"):
+        exercise.solution("work", tmp_path)
+
+
+# Cases
+
+
+def test_bytes_are_shown_in_hex_and_long_things_cut():
+    assert shown(b"\x00\xff") == "00 ff"
+    assert len(shown(list(range(1000)))) < 250
+
+
+def test_arrays_equal_lists():
+    numpy = pytest.importorskip("numpy")
+    Case(1).expect(numpy.array([1, 2]), [1, 2], "both")
+    Case(1).expect([1, 2], numpy.array([1, 2]), "both")
+    with pytest.raises(Wrong):
+        Case(1).expect(numpy.array([1, 2]), [1, 3], "both")
+
+
+def test_an_error_that_must_come():
+    Case(1).expect_error(ValueError, int, "x")
+    with pytest.raises(Wrong, match="expected ValueError, got 1"):
+        Case(1).expect_error(ValueError, int, "1")
