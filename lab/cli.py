@@ -5,7 +5,6 @@ Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab, 130 stopped 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -26,7 +25,9 @@ from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
+from .results import JsonFile, check_writable, write_json
 from .site import Site, sites
+from .upkeep import register as register_upkeep
 
 app = typer.Typer(
     help="Maglev Lab: a data centre with Google's Maglev load balancer, in this machine.",
@@ -67,7 +68,6 @@ class Switch(StrEnum):
 Maglevs = Annotated[int, typer.Option(help="Number of Maglevs.")]
 Endpoints = Annotated[int, typer.Option(help="Number of service endpoints.")]
 Clients = Annotated[int, typer.Option(help="Number of clients.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to a file as JSON.")]
 
 
 @app.command(short_help="Show connections surviving their load balancers' death.")
@@ -94,8 +94,8 @@ def demo(
 
     if maglevs < 2 or endpoints < 3:
         raise WrongUse("the demo kills Maglevs and endpoints: allowed are --maglevs 2 or more, --endpoints 3 or more")
-    _check_writable(json_file)
-    _check_writable(report, "--report")
+    check_writable(json_file)
+    check_writable(report, "--report")
 
     def one(hashing: str, table: bool, report: Path | None = None) -> Result:
         nodes = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
@@ -111,7 +111,7 @@ def demo(
     if compare:
         console.print()
         document["compared_with"] = one(Hash.modulo.value, False).document()
-    _write_json(json_file, document)
+    write_json(json_file, document)
     raise typer.Exit(0 if result.ok else 1)
 
 
@@ -157,7 +157,7 @@ def run(
 
     if script is None:
         return _list_scenarios()
-    _check_writable(json_file)
+    check_writable(json_file)
     loaded = scripts.load(script)
     options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
     outcomes = []
@@ -166,7 +166,7 @@ def run(
         one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
         outcomes.append(scripts.carry_out(loaded, one, options))
         _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
-    _write_json(json_file, [outcome.document() for outcome in outcomes])
+    write_json(json_file, [outcome.document() for outcome in outcomes])
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
@@ -202,17 +202,17 @@ def trace(
 
     if os.geteuid() != 0:
         raise CannotStart("only root may enter a lab's nodes: run it with sudo")
-    _check_writable(json_file)
+    check_writable(json_file)
     journey = in_site(_running(lab), client, vip, source_port=source_port, count=count, fragmented=fragmented)
     for line in journey.lines():
         _say(line)
-    _write_json(json_file, journey.document())
+    write_json(json_file, journey.document())
     raise typer.Exit(0 if journey.hops else 1)
 
 
 def _running(lab: str | None) -> Site:
     """Returns the lab that runs; WrongUse if there is none, or several and none was named."""
-    running = {site.id: site for site in sites() if site.owner and site.owner.alive}
+    running = {site.id: site for site in sites() if site.is_owned or site.is_kept}
     if lab in running:
         return running[lab]
     if lab is None and len(running) == 1:
@@ -238,7 +238,7 @@ def graph(
 
     given = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
     options = {name: number for name, number in given.items() if number is not None}
-    _check_writable(output, "--output")
+    check_writable(output, "--output")
     wiring = of_topo(load_topology(topology, options))
     drawn = drawing.draw(wiring, format or drawing.format_of(output), everyone=all_nodes)
     if output is None:
@@ -258,9 +258,9 @@ def bench(
     json_file: JsonFile = None,
 ) -> None:
     """Measure packets per second (forwarder, growth), latency, lookup and connection tables, or the lab's times."""
-    _check_writable(json_file)
+    check_writable(json_file)
     document = run_bench(what, Request(parse_engines(engines), seconds, runs, quick), console, chart)
-    _write_json(json_file, document)
+    write_json(json_file, document)
 
 
 Recorded = Annotated[Path, typer.Argument(metavar="TIMELINE", help="What a lab has recorded, such as run.jsonl.")]
@@ -280,8 +280,8 @@ def export(
     from . import export as exporting
     from .timeline import read
 
-    _check_writable(csv, "--csv")
-    _check_writable(parquet, "--parquet")
+    check_writable(csv, "--csv")
+    check_writable(parquet, "--parquet")
     record = read(timeline)
     if parquet:
         exporting.to_parquet(record, parquet)
@@ -301,7 +301,7 @@ def report(
     from . import report as reporting
     from .timeline import read
 
-    _check_writable(output, "FILE")
+    check_writable(output, "FILE")
     reporting.write(read(timeline), output)
 
 
@@ -322,30 +322,8 @@ def doctor(json_file: JsonFile = None) -> None:
     console.print(table)
     fit = is_fit(findings)
     console.print("A lab can run here." if fit else "A lab cannot run here: see the lines in red.")
-    _write_json(json_file, {"ok": fit, "findings": [asdict(finding) for finding in findings]})
+    write_json(json_file, {"ok": fit, "findings": [asdict(finding) for finding in findings]})
     raise typer.Exit(0 if fit else 3)
-
-
-@app.command(short_help="Take away what killed labs left behind.")
-def clean(
-    lab: Annotated[str | None, typer.Argument(help="A lab's id; without it, all labs whose owner has died.")] = None,
-) -> None:
-    """Take away what labs left behind that were killed; with an ID, that lab, even if it runs."""
-    if os.geteuid() != 0:
-        raise CannotStart("only root may take a lab away: run it with sudo")
-    there = {site.id: site for site in sites()}
-    if lab is not None and lab not in there:
-        raise WrongUse(f"there is no lab {lab!r}; there are {', '.join(there) or 'none'}")
-    chosen = [there[lab]] if lab else [site for site in there.values() if not (site.owner and site.owner.alive)]
-    for site in chosen:
-        if lab and site.owner is not None:
-            site.owner.kill()
-        console.print(f"{site.id}: ended {site.clean()} processes", highlight=False)
-    running = [site.id for site in there.values() if site not in chosen]
-    if running:
-        console.print(f"left alone, still running: {', '.join(running)}", highlight=False)
-    if not chosen and not running:
-        console.print("nothing to clean")
 
 
 @app.command(short_help="Simulate flows: clusters that no machine can emulate.")
@@ -372,14 +350,15 @@ def simulate(
     from .simulate import command
     from .simulation import Cluster
 
-    _check_writable(json_file)
+    check_writable(json_file)
     absent = tuple(without or ())
     base = Cluster(maglevs, endpoints, flows, table_size, hash.value, capacity, ecmp, absent, seed)
     documents = command(base, steps or (), churn, sweep or (), jobs, dask, console.print)
-    _write_json(json_file, documents if sweep else documents[0])
+    write_json(json_file, documents if sweep else documents[0])
 
 
 register_classroom(app)
+register_upkeep(app)
 
 
 def _say(text: str) -> None:
@@ -389,16 +368,6 @@ def _say(text: str) -> None:
 def _in_url(address: Address) -> str:
     """Returns an address as it stands in a URL, before a port (RFC 3986 §3.2.2)."""
     return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _check_writable(path: Path | None, option: str = "--json") -> None:
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise WrongUse(f"{option} {path}: cannot write there; name a file in a directory that exists")
-
-
-def _write_json(path: Path | None, document: object) -> None:
-    if path is not None:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -68,7 +68,10 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
 def _wrong_routes(routers: Sequence[Any], announcing: Sequence[Any], expected: Expected, moving: set[str]) -> str:
     for router in routers:
         own = [node for node in announcing if (router.name, node.name) not in expected.effect.apart]
-        hops = {vip: _hops(own, names, ip_network(vip).version) for vip, names in expected.vips.items()}
+        hops = {
+            vip: _hops((node for node in own if node.name in by), ip_network(vip).version)
+            for vip, by in expected.vips.items()
+        }
         wanted = {vip: found for vip, found in hops.items() if found}
         actual = _without(observe.ecmp(router), moving)
         if actual != wanted:
@@ -82,9 +85,8 @@ def _without(routes: Mapping[str, tuple[str, ...]], moving: set[str]) -> dict[st
     return {vip: hops for vip, hops in left.items() if hops}
 
 
-def _hops(serving: Sequence[Any], announcing: Collection[str], version: int) -> tuple[str, ...]:
-    nodes = (node for node in serving if node.name in announcing)
-    return tuple(sorted(node.addresses[version] for node in nodes if version in node.addresses))
+def _hops(announcing: Iterable[Any], version: int) -> tuple[str, ...]:
+    return tuple(sorted(node.addresses[version] for node in announcing if version in node.addresses))
 
 
 def _wrong_views(serving: Sequence[Any], living: set[str], drained: set[str], moving: set[str]) -> str:

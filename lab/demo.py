@@ -153,13 +153,15 @@ def run(options: Options, show: Show) -> Result:
 
 @contextlib.contextmanager
 def _reported(lab: Lab, path: Path | None) -> Iterator[None]:
-    """Records the lab, and writes a report at the end, if somebody wants one."""
+    """Records the lab, and writes a report at the end, however it comes, if somebody wants one."""
     if path is None:
         yield
         return
-    with lab.recording(SAMPLE_S):
-        yield
-    lab.report(path)
+    try:
+        with lab.recording(SAMPLE_S):
+            yield
+    finally:
+        lab.report(path)
 
 
 def _judge_balance(lab: Lab, before: Snapshot, connections: Connections) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
 import os
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,7 +23,7 @@ import maglev.config
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, particulars, timeline
+from . import convergence, interrupts, particulars, timeline
 from .connections import DEFAULT_INTERVAL_S, Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
@@ -88,8 +85,8 @@ class Lab(Faults, Moves, Observation):
         self._site: Site | None = None
         self._connections: list[Connections] = []
         self.timeline = Timeline()
-        self._begin_registry()
         self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._begin_registry()
         self._student = dict(student or {})
         self.start_s = 0.0
 
@@ -109,22 +106,30 @@ class Lab(Faults, Moves, Observation):
         _check_namespaces()
         setLogLevel("error")
         started = time.monotonic()
-        self._site = Site.create(self.topology)
-        self.timeline.keep_in(self._site.directory / timeline.FILE)
-        if self._student:
-            self._site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
-        nursery_of(self._site)  # makes itself ready while nodes are wired
         try:
-            write_config(self._site.directory / CONFIG, self.document)
-            self._progress("wiring nodes and starting daemons")
-            self._net = _Net(self._site, self._topo)
-            self._net.build()
-            self._progress("waiting for BGP and health checks")
-            self.wait_converged()
+            with interrupts.put_off():
+                self._site = Site.create(self.topology)
+            self._build(self._site)
+            self.start_s = time.monotonic() - started
+            self._tell_about_it()
         except BaseException:
             self.stop()
             raise
-        self.start_s = time.monotonic() - started
+        return self
+
+    def _build(self, site: Site) -> None:
+        self.timeline.keep_in(site.directory / timeline.FILE)
+        if self._student:
+            site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
+        nursery_of(site)  # makes itself ready while nodes are wired
+        write_config(site.directory / CONFIG, self.document)
+        self._progress("wiring nodes and starting daemons")
+        self._net = _Net(site, self._topo)
+        self._net.build()
+        self._progress("waiting for BGP and health checks")
+        self.wait_converged()
+
+    def _tell_about_it(self) -> None:
         self.timeline.about(
             lab=self._asked_for,
             wiring=asdict(of_topo(self._topo)),
@@ -133,16 +138,15 @@ class Lab(Faults, Moves, Observation):
             machine=particulars.machine(),
             start_s=round(self.start_s, 3),
         )
-        return self
 
     def stop(self) -> None:
         """Takes everything away that this lab made; Ctrl-C, or an impatient second one, does not stop that."""
-        with _undisturbed():
+        with interrupts.passed_over():
             self._take_away()
 
     def _take_away(self) -> None:
-        self._end_background()
         self._end_recordings()
+        self._end_background()
         for held in self._connections:
             held.abandon()
         self._connections.clear()
@@ -152,6 +156,15 @@ class Lab(Faults, Moves, Observation):
         if self._site is not None:
             self._site.clean()
         self._net = self._site = None
+
+    def leave_running(self) -> str:
+        """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
+        site = self._running_site
+        for node in self.net.hosts:
+            node.outlive_owner()
+        site.keep()
+        self._net = self._site = None
+        return site.id
 
     def __enter__(self) -> Lab:
         return self.start()
@@ -172,6 +185,11 @@ class Lab(Faults, Moves, Observation):
     def directory(self) -> Path:
         """Returns where the nodes keep configurations, logs and control sockets."""
         return self._running_site.directory
+
+    @property
+    def site(self) -> Site:
+        """Returns where this lab keeps what is its own."""
+        return self._running_site
 
     @property
     def _running_site(self) -> Site:
@@ -276,20 +294,6 @@ def _check_namespaces() -> None:
         raise CannotStart(
             f"this machine does not let Mininet make namespaces: {tried.stderr.strip()}; see maglab doctor"
         )
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM meanwhile; in the main thread, which alone gets them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def topology_names() -> list[str]:

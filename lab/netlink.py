@@ -7,18 +7,18 @@ the node's namespace, which is opened for each: kept open, it would keep the nam
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 
-CLONE_NEWNET = 0x40000000  # sched.h
+from .errors import LabError
+from .namespace import within
+
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12  # linux/netlink.h
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
+NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 1, 0x300, 0x10
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26  # linux/rtnetlink.h
 RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA = 1, 5, 9, 18
 RTM_F_CLONED = 0x200  # a cached way, no route
@@ -36,39 +36,21 @@ NETFILTER = struct.Struct("!BBH")  # nfgenmsg: family, version, resource
 TYPE_BITS = 0x3FFF  # of an attribute's type; the others say nested, and byte order
 ANSWER_BYTES = 1 << 17
 TIMEOUT_S = 2.0  # for the kernel to answer
+ATTEMPTS = 5  # at a list that changes all the time
 
 Routes = dict[str, tuple[str, ...]]  # destination: usable next hops, in the order of addresses
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-@contextlib.contextmanager
-def inside(pid: int) -> Iterator[None]:
-    """Puts this thread into a process's network: sockets opened meanwhile stay there; OSError if it is gone."""
-    with open("/proc/thread-self/ns/net") as home, open(f"/proc/{pid}/ns/net") as there:
-        _enter(there.fileno())
-        try:
-            yield
-        finally:
-            _enter(home.fileno())
-
-
-def _enter(namespace: int) -> None:
-    if _libc.setns(namespace, CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
 
 def bird_routes(pid: int) -> Routes:
-    """Returns what BIRD has put into a node's main table, both families; OSError if the kernel does not answer.
+    """Returns what BIRD has put into a node's main table, both families; LabError if the kernel does not answer.
 
     A host route is named by its address, any other by its prefix.
     """
-    with _socket(pid, NETLINK_ROUTE) as kernel:
-        bodies = [
-            body
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for body in _dump(kernel, RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-        ]
+    bodies = [
+        body
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for body in _asked(pid, NETLINK_ROUTE, RTM_GETROUTE, RTM_NEWROUTE, ROUTE.pack(family, *bytes(8)))
+    ]
     return dict(found for body in bodies if (found := route(body)))
 
 
@@ -77,37 +59,50 @@ def counters(pid: int, table: str) -> dict[str, int]:
     question = NETFILTER.pack(NFPROTO_INET, 0, 0)
     question += _attribute(NFTA_OBJ_TABLE, table.encode() + b"\0")
     question += _attribute(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_bytes(4, "big"))
-    with _socket(pid, NETLINK_NETFILTER) as kernel:
-        return dict(counter(body) for body in _dump(kernel, NFT_GET_OBJECT, NFT_NEW_OBJECT, question))
+    return dict(map(counter, _asked(pid, NETLINK_NETFILTER, NFT_GET_OBJECT, NFT_NEW_OBJECT, question)))
 
 
-def _socket(pid: int, protocol: int) -> socket.socket:
-    with inside(pid):
-        kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-    kernel.settimeout(TIMEOUT_S)
-    return kernel
+def _asked(pid: int, protocol: int, question: int, answer: int, body: bytes) -> list[bytes]:
+    """Returns the bodies of all answers to a question to a node's kernel; LabError if it refuses, or is silent.
+
+    A list that changed while the kernel wrote it down is asked for again.
+    """
+    with within(pid, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)) as kernel:
+        kernel.settimeout(TIMEOUT_S)
+        try:
+            for _ in range(ATTEMPTS):
+                bodies, is_whole = _dump(kernel, question, answer, body)
+                if is_whole:
+                    break
+        except OSError as error:
+            raise LabError(
+                f"the kernel of process {pid}'s network does not answer: {error.strerror or error}"
+            ) from None
+    return bodies
 
 
-def _dump(kernel: socket.socket, question: int, answer: int, body: bytes) -> Iterator[bytes]:
-    """Yields the body of every answer; OSError if the kernel refuses."""
+def _dump(kernel: socket.socket, question: int, answer: int, body: bytes) -> tuple[list[bytes], bool]:
+    """Returns the bodies of all answers, and whether nothing changed meanwhile; OSError if the kernel refuses."""
     kernel.send(HEADER.pack(HEADER.size + len(body), question, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body)
+    bodies, is_whole = [], True
     while True:
-        for kind, content in messages(kernel.recv(ANSWER_BYTES)):
+        for kind, flags, content in messages(kernel.recv(ANSWER_BYTES)):
+            is_whole &= not flags & NLM_F_DUMP_INTR
             if kind == answer:
-                yield content
+                bodies.append(content)
             elif kind in (NLMSG_DONE, NLMSG_ERROR):
                 number = int.from_bytes(content[:4], sys.byteorder, signed=True)
                 if number < 0:
                     raise OSError(-number, os.strerror(-number))
-                return
+                return bodies, is_whole
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields type and body of each message."""
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yields type, flags and body of each message."""
     at = 0
     while at + HEADER.size <= len(data):
-        length, kind, *_ = HEADER.unpack_from(data, at)
-        yield kind, data[at + HEADER.size : at + length]
+        length, kind, flags, _, _ = HEADER.unpack_from(data, at)
+        yield kind, flags, data[at + HEADER.size : at + length]
         at += _aligned(length)
 
 

@@ -30,6 +30,7 @@ from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
 from .nursery import SERVERS, Daemon, Nursery
 from .site import Process, Site
+from .waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a lab share
@@ -192,12 +193,28 @@ class LabNode(Node):  # type: ignore[misc]
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(5)
 
+    def outlive_owner(self) -> None:
+        """Has the node live on without its shell, which ends with this process."""
+        process = subprocess.Popen(
+            ["mnexec", "-da", str(self.pid), "sleep", "infinity"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.site.environment,
+        )  # fmt: skip
+        self.site.enter(Process.of(process.pid, f"{self.name}: mininet:{self.name}"))  # in the place of that shell
+        there = f"/proc/{self.pid}/ns/net"
+        wait_until(lambda: "" if _same(there, f"/proc/{process.pid}/ns/net") else "it is not there", 5.0, "staying")
+
     def terminate(self) -> None:
         """Takes the node away: daemons, shell, and with the last process its namespace and links."""
         self.stop_daemons()
         if self.shell and self.shell.poll() is None:
             os.killpg(self.shell.pid, signal.SIGKILL)
         self.cleanup()
+
+
+def _same(one: str, other: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(one, other)
+    return False
 
 
 class Switch(LabNode):

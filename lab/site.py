@@ -1,8 +1,9 @@
 """Where a running lab keeps what is its own: an id, a directory, a ledger.
 
 Everything that a lab starts carries the lab's id in its environment and is entered in the ledger, so that clean-up
-can take away that and nothing else, even after the lab itself was killed. Interfaces and namespaces need no entry:
-they live in unnamed namespaces and go with the last process in them.
+can take away that and nothing else, even after the lab itself was killed. Files elsewhere than in its directory are
+entered before they are made. Interfaces, bridges and namespaces need no entry: they live in unnamed namespaces and go
+with the last process in them. A lab makes no cgroup, and sets nothing outside its namespaces.
 
 Only the standard library: `mn` runs this with the distribution's own Python.
 """
@@ -10,6 +11,7 @@ Only the standard library: `mn` runs this with the distribution's own Python.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -24,6 +26,7 @@ from typing import Any
 RUN_DIRECTORY = Path("/run/maglab")
 ID_VARIABLE = "MAGLAB_ID"
 LEDGER = "ledger.jsonl"
+KEPT = "kept"  # in the directory of a lab that lives on without an owner, because somebody wants to look at it
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class Site:
     @classmethod
     def create(cls, topology: str) -> Site:
         """Makes the directory of a new lab, owned by this process."""
-        site = cls(RUN_DIRECTORY / f"{topology}-{secrets.token_hex(3)}")
-        site.directory.mkdir(parents=True, mode=0o755)
-        site.enter(Process.of(os.getpid(), "owner"))
+        with _registered():
+            site = cls(RUN_DIRECTORY / f"{topology}-{secrets.token_hex(3)}")
+            site.directory.mkdir(mode=0o755)
+            site.enter(Process.of(os.getpid(), "owner"))
         return site
 
     @property
@@ -79,22 +83,53 @@ class Site:
 
     def enter(self, process: Process) -> None:
         """Enters a process in the ledger."""
-        with open(self.directory / LEDGER, "a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps(asdict(process)) + "\n")
+        self._write(asdict(process))
 
-    def ledger(self) -> list[Process]:
-        """Returns every process entered so far, dead or alive; a line cut short by a crash is passed over."""
-        entries = []
+    def enter_path(self, path: Path) -> None:
+        """Enters a file or a directory outside the lab's own, which is about to be made and goes with the lab."""
+        self._write({"path": str(path.absolute())})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with open(self.directory / LEDGER, "a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(entry) + "\n")
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """Yields what was entered so far; a line cut short by a crash is passed over."""
         with contextlib.suppress(FileNotFoundError):
             for line in (self.directory / LEDGER).read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, TypeError):
-                    entries.append(Process(**json.loads(line)))
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+    def ledger(self) -> list[Process]:
+        """Returns every process entered so far, dead or alive."""
+        entries = []
+        for entry in self._entries():
+            with contextlib.suppress(TypeError):
+                entries.append(Process(**entry))
         return entries
+
+    def paths(self) -> list[Path]:
+        """Returns the files and directories outside the lab's own that were entered, be they there or not."""
+        return [Path(entry["path"]) for entry in self._entries() if "path" in entry]
 
     @property
     def owner(self) -> Process | None:
         """Returns the process that made this lab, None if it died before it said so."""
         return next((entry for entry in self.ledger() if entry.what == "owner"), None)
+
+    @property
+    def is_owned(self) -> bool:
+        """Says whether the process that made this lab still runs."""
+        return self.owner is not None and self.owner.alive
+
+    @property
+    def is_kept(self) -> bool:
+        """Says whether this lab is to live on without its owner."""
+        return (self.directory / KEPT).exists()
+
+    def keep(self) -> None:
+        """Has this lab live on without its owner, until it is cleaned by its id."""
+        (self.directory / KEPT).touch()
 
     def processes(self) -> list[Process]:
         """Returns this lab's living processes but its owner: those in the ledger, and those that carry its id."""
@@ -103,7 +138,7 @@ class Site:
         return entered + [process for process in _carriers(self.id) if process.pid not in known]
 
     def clean(self, deadline_s: float = 5.0) -> int:
-        """Kills this lab's processes and removes its directory; returns how many processes there were."""
+        """Kills this lab's processes and removes its files; returns how many processes there were."""
         killed = set()
         give_up = time.monotonic() + deadline_s
         while (living := self.processes()) and time.monotonic() < give_up:
@@ -111,17 +146,63 @@ class Site:
                 process.kill()
                 killed.add(process.pid)
             time.sleep(0.005)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            RUN_DIRECTORY.rmdir()  # only when this was the last lab
+        for path in self.paths():
+            _remove(path)
+        with _registered():
+            _remove(self.directory)
+            with contextlib.suppress(OSError):
+                RUN_DIRECTORY.rmdir()  # only when this was the last lab
         return len(killed)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _registered() -> Iterator[None]:
+    """Keeps other processes from making, listing and removing labs meanwhile; the kernel ends that if we die.
+
+    Otherwise a clean-up could take a lab for dead whose owner has not yet said that it is.
+    """
+    while True:
+        RUN_DIRECTORY.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            handle = os.open(RUN_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # the last lab went between the two
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_same(handle):
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _is_same(handle: int) -> bool:
+    """Says whether an open directory is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(RUN_DIRECTORY))
+    except FileNotFoundError:
+        return False
 
 
 def sites() -> list[Site]:
     """Returns all labs that left a directory, running or not."""
-    with contextlib.suppress(FileNotFoundError):
-        return [Site(path) for path in sorted(RUN_DIRECTORY.iterdir()) if path.is_dir()]
-    return []
+    if not RUN_DIRECTORY.exists():
+        return []
+    with _registered():
+        found = [Site(path) for path in sorted(RUN_DIRECTORY.iterdir()) if path.is_dir()]
+        if not found:
+            with contextlib.suppress(OSError):
+                RUN_DIRECTORY.rmdir()  # what a lab left that was killed before it began
+    return found
 
 
 def _start_ticks(pid: int) -> int | None:

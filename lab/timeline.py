@@ -176,11 +176,11 @@ def _verdict(document: Mapping[str, Any]) -> Verdict:
 Values = Mapping[str, Mapping[str, Any]]
 
 
-def completed(before: Values, changes: Values) -> dict[str, dict[str, Any]]:
+def completed(before: Values, changes: Values) -> dict[str, Mapping[str, Any]]:
     """Returns a whole sample from the one before and what has changed since; the inverse of `changed`."""
-    whole = {what: dict(each) for what, each in before.items()}
+    whole = dict(before)
     for what, each in changes.items():
-        whole[what] = {k: v for k, v in (whole.get(what, {}) | dict(each)).items() if v is not None}
+        whole[what] = {key: value for key, value in {**whole.get(what, {}), **each}.items() if value is not None}
     return whole
 
 

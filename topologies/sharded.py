@@ -27,7 +27,8 @@ sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the fil
 
 from mininet.topo import Topo
 
-from lab.nodes import INNER_MTU_BYTES, OUTER_MTU_BYTES, Client, Endpoint, Maglev, Router
+from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
+from lab.nodes import Client, Endpoint, Maglev, Router
 
 SHARDS = ("a", "b")
 VIPS = {"a": ("192.0.2.1", "2001:db8::1"), "b": ("192.0.2.2", "2001:db8::2")}

@@ -40,7 +40,7 @@ FONTS = "system-ui, sans-serif"
 
 
 def over_time(record: Record) -> str:
-    """Returns throughput, connections and the Maglevs' processor time over the run, with its faults behind them."""
+    """Returns throughput, broken connections and the Maglevs' processor time over the run, faults behind them."""
     faults, samples = spans(record.events), record.samples
     maglevs = {name for sample in samples for name in sample.values.get("ready", {})}
     throughput = few(rates(samples, "packets"))
@@ -51,14 +51,14 @@ def over_time(record: Record) -> str:
     )
     for axes, lines, label in (
         (panels[0], throughput, "packets/s to VIPs"),
-        (panels[1], fates, "connections"),
-        (panels[2], processor, "Maglevs: cores in use"),
+        (panels[1], fates[1:], "connections broken"),
+        (panels[2], processor, "cores, by Maglev"),
     ):
         _draw(axes, lines, label)
         _shade(axes, faults, samples[-1].at_s)
     _number(panels[0], faults)
     panels[-1].set_xlabel("seconds since the lab was made")
-    title = "Throughput, connections and processor time, with faults"
+    title = "Throughput, broken connections and processor time, with faults"
     return _svg(figure, title, _in_words(throughput, fates, faults))
 
 

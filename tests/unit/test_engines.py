@@ -61,6 +61,7 @@ vips:
   - {{name: www6, address: {VIP6}, protocol: tcp, port: 80, pool: web}}
   - {{name: many, address: 192.0.2.0/24, protocol: tcp, port: 0, pool: web}}
   - {{name: many6, address: "2001:db8::/64", protocol: udp, port: 0, pool: web}}
+  - {{name: h3, address: 192.0.2.1, protocol: udp, port: 443, pool: web, quic_cid: {{config_id: 5}}}}
 forwarder: {{table_size: 251}}
 """
     ),
@@ -191,7 +192,13 @@ def six(transport, source=CLIENT6, destination=VIP6, **ip):
     )
 
 
+QUIC = [
+    udp(sport=port, dport=443, payload=b"\x40\xa0" + pack_address(endpoint)[12:] + bytes(30))
+    for endpoint in (ENDPOINT, ENDPOINT6)
+    for port in range(2000, 2010)
+]  # fmt: skip
 FRAMES_OF_BOTH = [
+    *QUIC,
     *(six(TCP(sport=port, dport=80, flags="S") / Raw(b"hello")) for port in range(2000, 2040)),
     *(tcp("S", sport=port) for port in range(2000, 2040)),
     *(tcp("A", destination=f"192.0.2.{last}", dport=9000 + last) for last in range(2, 40)),
@@ -224,6 +231,8 @@ def test_both_ip_versions_are_carried_over_both(in_namespace, name):
         assert Counter(frames) == Counter(out), "the frames should be those that the reference decides"
         usual = [raw for raw in frames if not is_rare_of_both(raw)]
         assert usual == [raw for raw in out if not is_rare_of_both(raw)], "in their order"
+        named = Counter(endpoint for vip, endpoint in found.forwarded.elements() if vip == "h3")
+        assert set(named.values()) == {len(QUIC) // 2}, f"connection IDs name each endpoint as often, but went {named}"
         pairs = {(raw[12:14], raw[(34 if raw[12:14] == b"\x08\x00" else 54) + 2 :][:2]) for raw in frames}
         assert len(pairs) == 4, f"each version should have been carried over each, but only {pairs}"
 

@@ -235,9 +235,10 @@ def test_a_fault_lasts_until_its_own_end() -> None:
     events = [
         Event(1, "fault", "kill", "m1"), Event(2, "fault", "kill", "m2"), Event(3, "undone", "kill", "m1"),
         Event(4, "fault", "kill", "m1"), Event(5, "undone", "drain", "m2"), Event(6, "note", "kill", "m2"),
+        Event(7, "undone", "kill", "m2"), Event(8, "undone", "kill", "m2"),
     ]  # fmt: skip
     found = [(span.number, span.where, span.from_s, span.until_s) for span in spans(events)]
-    assert found == [(1, "m1", 1, 3), (2, "m2", 2, None), (3, "m1", 4, None)]
+    assert found == [(1, "m1", 1, 3), (2, "m2", 2, 7), (3, "m1", 4, None)]
 
 
 def test_rates_are_differences_over_time_and_nothing_where_a_counter_began_anew() -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("mininet.net", reason="the laboratory needs Debian's package
 from snapshots import VIP, connection, maglev, router, snapshot
 
 from lab import verify
+from lab.observe import RouterView
 from lab.verdict import Verdict
 from maglev.hashing import lookup_table
 
@@ -20,6 +21,7 @@ ALL = ("m1", "m2", "m3")
 
 def test_connections_persist() -> None:
     assert verify.connections_persist([connection(1), connection(2, "closed")])
+    assert not verify.connections_persist([]), "nobody was there to persist"
 
 
 @pytest.mark.parametrize("fate", ["reset", "stalled", "refused", "garbled"])
@@ -104,6 +106,28 @@ def test_every_router_is_balanced_for_itself() -> None:
     assert not verify.ecmp_balanced(before, snapshot(skewed))
 
 
+def test_shards_are_balanced_each_for_itself() -> None:
+    """Two VIPs, each over two Maglevs of its own: one shard may well have ten times the flows of the other."""
+
+    def sharded(counts: dict[str, int]) -> RouterView:
+        view = router(("m1", "m2"), counts)
+        return replace(view, ecmp={**view.ecmp, "192.0.2.2": ("10.1.3.2", "10.1.4.2")})
+
+    before = snapshot(sharded({}))
+    even = verify.ecmp_balanced(before, snapshot(sharded(flows(m1=500, m2=500, m3=50, m4=50))))
+    skewed = verify.ecmp_balanced(before, snapshot(sharded(flows(m1=500, m2=500, m3=90, m4=10))))
+    assert even, even
+    assert not skewed
+    assert "r1 to m3: 90 flows, expected 50.0" in skewed.evidence
+    assert "r1 to m1: 500 flows, expected 500.0" in skewed.evidence
+
+
+def test_vips_that_share_some_maglevs_cannot_be_judged() -> None:
+    view = router(ALL, flows(m1=50, m2=50, m3=50))
+    both = snapshot(replace(view, ecmp={**view.ecmp, "192.0.2.2": ("10.1.1.2",)}))
+    assert not verify.ecmp_balanced(both, both)
+
+
 def test_endpoints_match_their_shares() -> None:
     shares = {"s1": 0.25, "s2": 0.75}
     assert verify.endpoints_match_shares({"s1": 24, "s2": 76}, shares)
@@ -184,6 +208,14 @@ def test_counters_that_began_anew_show_nothing() -> None:
     before = snapshot(router(ALL), {"m1": maglev(uptime_s=50.0)})
     after = snapshot(router(ALL, packets=flows(m1=30)), {"m1": maglev(forwarded=30, uptime_s=1.0)})
     assert not verify.nothing_dropped(before, after)
+
+
+def test_a_maglev_that_began_anew_is_told_though_all_others_forwarded_everything() -> None:
+    before = snapshot(router(ALL), {"m1": maglev(), "m2": maglev(uptime_s=50.0)})
+    after = snapshot(router(ALL, packets=flows(m1=30)), {"m1": maglev(forwarded=30), "m2": maglev(uptime_s=1.0)})
+    verdict = verify.nothing_dropped(before, after)
+    assert not verdict
+    assert verdict.evidence == ("m2's counters began anew, or its forwarder does not answer",)
 
 
 FIVE = {f"10.2.{number}.2": 1.0 for number in range(1, 6)}
