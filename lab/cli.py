@@ -25,6 +25,7 @@ from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
+from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
 from .site import Site, sites
 from .upkeep import register as register_upkeep
@@ -147,6 +148,7 @@ def run(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs, with the seeds that follow.")] = 1,
     without: Annotated[list[str] | None, typer.Option(metavar="PROTECTION", help="What to do without.")] = None,
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The script's own.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page about each lab into it.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run a script of `lab/scenarios/`, or your own; without a name, list those that are shipped.
@@ -163,11 +165,16 @@ def run(
     outcomes = []
     for number in range(seed, seed + runs):
         _say(f"{loaded.name}, seed {number}: {loaded.summary}")
-        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
+        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), _say_verdict, report)
         outcomes.append(scripts.carry_out(loaded, one, options))
         _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
     write_json(json_file, [outcome.document() for outcome in outcomes])
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _say_verdict(verdict: object) -> None:
+    for line in str(verdict).splitlines():
+        _say(f"  {line}")
 
 
 def _list_scenarios() -> None:
@@ -263,48 +270,6 @@ def bench(
     write_json(json_file, document)
 
 
-Recorded = Annotated[Path, typer.Argument(metavar="TIMELINE", help="What a lab has recorded, such as run.jsonl.")]
-
-
-@app.command(short_help="Turn what a lab has recorded into a table.")
-def export(
-    timeline: Recorded,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write CSV; without any option it is printed.")
-    ] = None,
-    parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write Parquet, if pyarrow is installed.")
-    ] = None,
-) -> None:
-    """Write every measurement and event of a run as a row: `maglab export run.jsonl --csv run.csv`. Needs no root."""
-    from . import export as exporting
-    from .timeline import read
-
-    check_writable(csv, "--csv")
-    check_writable(parquet, "--parquet")
-    record = read(timeline)
-    if parquet:
-        exporting.to_parquet(record, parquet)
-    if csv:
-        with open(csv, "w", encoding="utf-8", newline="") as file:
-            exporting.to_csv(record, file)
-    elif not parquet:
-        exporting.to_csv(record, sys.stdout)
-
-
-@app.command(short_help="Turn what a lab has recorded into a page.")
-def report(
-    timeline: Recorded,
-    output: Annotated[Path, typer.Argument(metavar="FILE", help="A page, or Markdown for a name that ends in .md.")],
-) -> None:
-    """Write a report of a run: `maglab report run.jsonl run.html`. Needs no root."""
-    from . import report as reporting
-    from .timeline import read
-
-    check_writable(output, "FILE")
-    reporting.write(read(timeline), output)
-
-
 @app.command(short_help="Say what this machine has for a lab.")
 def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what that changes for a lab."""
@@ -359,6 +324,7 @@ def simulate(
 
 register_classroom(app)
 register_upkeep(app)
+register_recorded(app)
 
 
 def _say(text: str) -> None:

@@ -20,11 +20,12 @@ from mininet.net import Mininet
 from mininet.topo import Topo
 
 import maglev.config
+from maglev.config import Vip
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
 from . import convergence, interrupts, particulars, timeline
-from .connections import DEFAULT_INTERVAL_S, Connections
+from .connections import Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
@@ -34,8 +35,13 @@ from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
+from .traffic.costs import with_children
+from .traffic.handle import Handle
+from .traffic.kinds import Traffic
 from .waiting import wait_until
 from .wiring import of_topo
+
+SERVERS = ("python", "nginx")
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -43,21 +49,22 @@ class _Net(Mininet):  # type: ignore[misc]
 
     inited = True
 
-    def __init__(self, site: Site, topo: Topo) -> None:
-        self._site = site
+    def __init__(self, site: Site, topo: Topo, servers: str) -> None:
+        self._site, self._servers = site, servers
         super().__init__(topo=topo, controller=None, build=False)
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
-        return super().addHost(name, cls, site=self._site, **params)
+        return super().addHost(name, cls, **{"servers": self._servers, **params, "site": self._site})
 
 
 class Lab(Faults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
-    it is served. `student` has files whose functions stand in the place of one of `maglev`'s modules,
-    named as the key, in all daemons of the lab. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
+    `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
+    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `progress` is told,
+    in a few words, what is being done.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Lab(Faults, Moves, Observation):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        servers: str = "python",
         configure: Callable[[dict[str, Any]], None] = lambda document: None,
         student: Mapping[str, Path] | None = None,
         progress: Callable[[str], None] = lambda text: None,
@@ -79,11 +87,15 @@ class Lab(Faults, Moves, Observation):
         if student:
             self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
         configure(self.document)
+        if servers not in SERVERS:
+            raise WrongUse(f"servers={servers!r} is not allowed; allowed: {', '.join(SERVERS)}")
+        self._servers = servers
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
         self._connections: list[Connections] = []
+        self._traffic: list[Handle[Any]] = []  # of every other kind, which may still run
         self.timeline = Timeline()
         self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
         self._begin_registry()
@@ -124,7 +136,7 @@ class Lab(Faults, Moves, Observation):
         nursery_of(site)  # makes itself ready while nodes are wired
         write_config(site.directory / CONFIG, self.document)
         self._progress("wiring nodes and starting daemons")
-        self._net = _Net(site, self._topo)
+        self._net = _Net(site, self._topo, self._servers)
         self._net.build()
         self._progress("waiting for BGP and health checks")
         self.wait_converged()
@@ -147,15 +159,20 @@ class Lab(Faults, Moves, Observation):
     def _take_away(self) -> None:
         self._end_recordings()
         self._end_background()
-        for held in self._connections:
-            held.abandon()
-        self._connections.clear()
+        self._end_traffic()
         if self._net is not None:
             for node in self._net.hosts:
                 node.terminate()
         if self._site is not None:
             self._site.clean()
         self._net = self._site = None
+
+    def _end_traffic(self) -> None:
+        """Ends all traffic that still runs, at once."""
+        for running in (*self._connections, *self._traffic):
+            running.abandon()
+        self._connections.clear()
+        self._traffic.clear()
 
     def leave_running(self) -> str:
         """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
@@ -240,15 +257,41 @@ class Lab(Faults, Moves, Observation):
 
     # Traffic
 
-    def connections(self, count: int, vip: str = "echo", interval_s: float = DEFAULT_INTERVAL_S) -> Connections:
-        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`."""
-        wanted = next((candidate for candidate in self.config.vips if candidate.name == vip), None)
-        if wanted is None:
-            raise WrongUse(f"there is no VIP {vip!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+    def connections(self, count: int, vip: str = "echo", interval_s: float | None = None) -> Connections:
+        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`.
+
+        Without that, the more there are the longer each rests.
+        """
+        wanted = self.vip(vip)
         clients = self._of_role("client")
-        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s)
+        told: dict[str, Any] = {"timeline": self.timeline, "processes": self._serving_processes}
+        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s, **told)
         self._connections.append(held)
         return held
+
+    @property
+    def traffic(self) -> Traffic:
+        """Returns traffic of every other kind: HTTP, bulk, datagrams, crafted packets, floods, flow mixes."""
+        return Traffic(self)
+
+    def keep_traffic(self, handle: Handle[Any]) -> None:
+        """Has `restore` and `stop` end traffic that still runs."""
+        self._traffic.append(handle)
+
+    def vip(self, name: str) -> Vip:
+        """Returns a VIP by name; WrongUse, naming those there are, if there is none."""
+        wanted = next((vip for vip in self.config.vips if vip.name == name), None)
+        if wanted is None:
+            raise WrongUse(f"there is no VIP {name!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+        return wanted
+
+    def _serving_processes(self) -> dict[str, list[int]]:
+        """Returns the numbers of the processes that serve connections, by what they are."""
+        daemons = {
+            f"{role}s": [daemon.pid for node in self._of_role(role) for daemon in node.daemons.values()]
+            for role in ("endpoint", "maglev")
+        }
+        return {role: with_children(pids) for role, pids in daemons.items()}
 
     def trace(self, client: str, vip: str = "www", **options: Any) -> Journey:
         """Sends a packet that says "trace me" from a client to a VIP, and returns its way; `trace.follow` has more."""

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
-from . import interfaces, namespace
+from . import interfaces, namespace, nginx
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
 from .nursery import SERVERS, Daemon, Nursery
@@ -425,13 +425,25 @@ class Maglev(ConfiguredNode):
 
 
 class Endpoint(ConfiguredNode):
-    """A service endpoint: takes packets out of GRE, and runs real servers on the VIP."""
+    """A service endpoint: takes packets out of GRE, and runs real servers on the VIP.
+
+    `servers` is "python", or "nginx": then that serves HTTP, and asks Python's server for what it has no answer to.
+    """
 
     role = "endpoint"
 
+    def config(self, servers: str = "python", **params: Any) -> Any:
+        self.has_nginx = servers == "nginx"
+        return super().config(**params)
+
     def start_daemons(self) -> None:
         self.start_maglev("endpoint")
-        self.start_fork("servers", [SERVERS, "--name", self.name])
+        behind = ["--http-port", str(nginx.BEHIND_PORT)] if self.has_nginx else []
+        self.start_fork("servers", [SERVERS, "--name", self.name, *behind])
+        if self.has_nginx:
+            file = self.directory / "nginx.conf"
+            file.write_text(nginx.configuration(self.name, self.directory))
+            self.start("nginx", ["nginx", "-p", str(self.directory), "-c", str(file), "-e", "stderr"])
 
 
 def write_config(path: Path, document: Mapping[str, Any]) -> None:

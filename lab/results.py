@@ -14,10 +14,10 @@ from .errors import WrongUse
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to a file as JSON.")]
 
 
-def check_writable(path: Path | None) -> None:
+def check_writable(path: Path | None, option: str = "--json") -> None:
     """Raises WrongUse for a file that cannot be written, before anything has been done for it."""
     if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise WrongUse(f"--json {path}: cannot write there; name a file in a directory that exists")
+        raise WrongUse(f"{option} {path}: cannot write there; name a file in a directory that exists")
 
 
 def write_json(path: Path | None, document: object) -> None:

@@ -16,7 +16,8 @@ ROOMS = ("maglev", "lab", "topologies", "exercises", "tests")  # each may import
 
 # What moves packets, and the processes around it. Every other module of maglev is pure.
 IMPURE_MODULES = {
-    "__main__", "cli", "controller", "endpoint", "engine", "forwarder", "nameserver", "nursery", "replay", "tracer",
+    "__main__", "cli", "controller", "endpoint", "engine", "forwarder", "nameserver", "nursery", "replay", "swap",
+    "tracer",
 }  # fmt: skip
 IMPURE_LIBRARIES = {
     "asyncio", "fcntl", "logging", "mmap", "multiprocessing", "os", "pyroute2", "random", "secrets", "select",
