@@ -64,6 +64,7 @@ TABLE = (
     Command("syn_flood", TRAFFIC, ("vip",)),
     Command("fragments", TRAFFIC, ("vip",)),
     Command("flow_mix", TRAFFIC, ("vip",)),
+    Command("crafted", TRAFFIC),
     Command("report", LOOK, ("file",)),
 )
 KEYWORD_KINDS = {

@@ -224,12 +224,10 @@ def _terminal(config: pytest.Config) -> Iterator[None]:
 
 
 def open_console(lab: Lab) -> None:
-    """Opens Mininet's console on a lab, until `exit`."""
-    from mininet.cli import CLI
+    """Opens a console on a lab, until `exit`."""
     from mininet.log import lg
 
-    lg.setLogLevel("output")  # what commands print, and where it belongs
-    lg.ch.setStream(sys.stdout)
-    CLI.prompt = "maglab> "
-    CLI(lab.net)
+    from .console import converse
+
+    converse(lab)
     lg.setLogLevel("error")
