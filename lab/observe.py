@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from maglev.engine.control import Client, ControlError
 
-from . import netlink
+from . import fabric, netlink
 from .errors import LabError
 from .nodes import COUNTERS, Router, session_name
 from .usage import Usage
@@ -46,9 +46,10 @@ class RouterView:
 
     ecmp: Mapping[str, tuple[str, ...]]  # VIP: next hops in the kernel's forwarding table
     sessions: Mapping[str, str]  # Maglev: state of its BGP sessions, one over each family
-    packets_to: Mapping[str, int]  # Maglev: packets to VIPs that were sent to it
+    packets_to: Mapping[str, int]  # Maglev, or router of another AS: packets to VIPs that were sent to it
     packets_returned: Mapping[str, int]  # Maglev: packets from VIPs that crossed its link
-    flows_to: Mapping[str, int] = field(default_factory=dict)  # Maglev: SYNs to VIPs that were sent to it
+    flows_to: Mapping[str, int] = field(default_factory=dict)  # the same: SYNs to VIPs that were sent to it
+    answers_to: Mapping[str, int] = field(default_factory=dict)  # router of another AS: packets from VIPs, sent to it
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Snapshot:
     def _to_maglevs(self, counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
         totals = Counter(dict.fromkeys(self.maglevs, 0))
         for counts in counted:
-            totals.update(counts)
+            totals.update({name: count for name, count in counts.items() if name in totals})
         return dict(totals)
 
     def return_packets(self) -> int:
@@ -117,10 +118,11 @@ def router_view(router: Router) -> RouterView:
     states = bird_answer(router.directory / "bird.ctl", "show protocols")
     return RouterView(
         ecmp(router),
-        _sessions(states, [other.node.name for _, other in router.neighbours("maglev")]),
+        _sessions(states, [other.node.name for _, other in (*router.neighbours("maglev"), *router.peers())]),
         _named(counted, "to_"),
         _named(counted, "return_"),
         _named(counted, "flows_"),
+        _named(counted, "answers_"),
     )
 
 
@@ -130,7 +132,7 @@ def _named(counted: Mapping[str, int], prefix: str) -> dict[str, int]:
 
 def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
     """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
-    return netlink.bird_routes(router.pid)
+    return fabric.within(netlink.bird_routes(router.pid), router.vip_prefixes.values())
 
 
 def bird_answer(control: Path, command: str) -> str:

@@ -71,7 +71,10 @@ class Watcher:
         peers = [SimpleNamespace(node=SimpleNamespace(name=each, role="maglev")) for each in self._maglevs_behind(name)]
         neighbours = {"maglev": [(None, peer) for peer in peers]}
         directory = self._site.directory / name
-        return SimpleNamespace(name=name, pid=self._shells[name], directory=directory, neighbours=neighbours.get)
+        return SimpleNamespace(
+            name=name, pid=self._shells[name], directory=directory, neighbours=neighbours.get, peers=list,
+            vip_prefixes={4: "0.0.0.0/0", 6: "::/0"},
+        )  # fmt: skip
 
     def _maglevs_behind(self, router: str) -> list[str]:
         """Returns the Maglevs that are wired to a router, or to a switch that is."""
