@@ -231,5 +231,5 @@ def open_console(lab: Lab) -> None:
     lg.setLogLevel("output")  # what commands print, and where it belongs
     lg.ch.setStream(sys.stdout)
     CLI.prompt = "maglab> "
-    CLI(lab.net)
+    CLI(lab.net, stdin=sys.stdin)  # its default is what stood there when Mininet was imported
     lg.setLogLevel("error")
