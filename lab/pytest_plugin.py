@@ -125,7 +125,7 @@ class Watch:
     """
 
     def __init__(self, lab: Lab, config: pytest.Config, place: Path) -> None:
-        from . import evidence
+        from .capture import Captures
 
         self._lab, self._place = lab, place
         self._pcap, self._report = config.getoption("--lab-pcap"), config.getoption("--lab-report")
@@ -134,7 +134,7 @@ class Watch:
         self._gathered, captures = self._root / f".{lab.id}", self._root / f".{lab.id}-captures"
         for path in (self._gathered, captures):
             lab.site.enter_path(path)
-        self._captures = evidence.Captures(lab, captures)
+        self._captures = Captures.of(lab, captures)
         self._recording = lab.recording() if self._report else None
 
     def end(self, failed: bool) -> None:
