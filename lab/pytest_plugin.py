@@ -206,7 +206,9 @@ def pytest_exception_interact(node: pytest.Item | pytest.Collector, call: pytest
     with _terminal(node.config):
         if sys.stdin.isatty():
             print(f"\n{node.nodeid} has failed: {call.excinfo and call.excinfo.exconly()}")
-            open_console(lab)
+            from .console import converse
+
+            converse(lab)
 
 
 @contextlib.contextmanager
@@ -221,15 +223,3 @@ def _terminal(config: pytest.Config) -> Iterator[None]:
         yield
     finally:
         capturing.resume()
-
-
-def open_console(lab: Lab) -> None:
-    """Opens Mininet's console on a lab, until `exit`."""
-    from mininet.cli import CLI
-    from mininet.log import lg
-
-    lg.setLogLevel("output")  # what commands print, and where it belongs
-    lg.ch.setStream(sys.stdout)
-    CLI.prompt = "maglab> "
-    CLI(lab.net, stdin=sys.stdin)  # its default is what stood there when Mininet was imported
-    lg.setLogLevel("error")
