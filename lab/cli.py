@@ -25,6 +25,7 @@ from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
 from .errors import CannotStart, LabError, WrongUse
+from .figures.command import register as register_figures
 from .results import JsonFile, check_writable, write_json
 from .site import Site, sites
 from .upkeep import register as register_upkeep
@@ -358,6 +359,7 @@ def simulate(
 
 
 register_classroom(app)
+register_figures(app)
 register_upkeep(app)
 
 
