@@ -64,7 +64,7 @@ def test_rendezvous_contains_the_papers_figure_at_the_large_size():
 def test_a_ring_without_a_table_contains_the_papers_figures():
     """§5.3, another reading: 10.3 % is what 1,000 points a backend give on the ring itself, 29.7 % what 150 may give.
 
-    With k points a share has a relative sd of about 1 / sqrt(k), and the largest of a thousand is 3.3 sd above the mean.
+    With k points a share has a relative sd of about 1 / sqrt(k), and the largest of a thousand is 3.3 above the mean.
     """
     for points, paper in ((1000, 10.3), (150, 29.7)):
         found = comparison.spread([100 * (N * ring_shares(backends(trial), points).max() - 1) for trial in range(40)])
