@@ -47,6 +47,7 @@ TABLE = (
     Command("impair", FAULTS, ("link", "node")),
     Command("reset_session", FAULTS, ("maglev", "router")),
     Command("remove_next_hop", FAULTS, ("router", "maglev")),
+    Command("spray_fragments", FAULTS, ("router",)),
     Command("add_next_hop", FAULTS, ("router", "maglev")),
     Command("slow_checks", FAULTS),
     Command("misconfigure", FAULTS, ("maglev",)),
@@ -63,6 +64,7 @@ TABLE = (
     Command("syn_flood", TRAFFIC, ("vip",)),
     Command("fragments", TRAFFIC, ("vip",)),
     Command("flow_mix", TRAFFIC, ("vip",)),
+    Command("crafted", TRAFFIC),
     Command("report", LOOK, ("file",)),
 )
 KEYWORD_KINDS = {

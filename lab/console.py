@@ -9,10 +9,12 @@ Mininet's camelCase, and its way of running in the constructor, stay at this bou
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import sys
+import termios
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -167,6 +169,8 @@ class Console(Views, CLI):  # type: ignore[misc]
         bound = commands.bind(command.name, method, commands.split(rest or ""))
         before = len(self.lab.timeline.events)
         result = method(*bound.args, **bound.kwargs)
+        if command.name == "restore":
+            self._handles.clear()  # their traffic has ended
         for event in self.lab.timeline.events[before:]:
             self.say(event)
         if isinstance(result, Connections) or hasattr(result, "report"):
@@ -186,8 +190,9 @@ class Console(Views, CLI):  # type: ignore[misc]
         if not rest:
             raise WrongUse(f"what should {name} do? for example: {name} ip route")
         words = [self.mn[word].address if word in self.mn else word for word in rest.split(" ")]
-        node.sendCmd(" ".join(words))
-        self.waitForNode(node)
+        with self._terminal_kept():
+            node.sendCmd(" ".join(words))
+            self.waitForNode(node)
         if not self.isatty() and (status := node.cmd("echo $?").strip()) != "0":
             self.complain(f"{name}: exit status {status}")
 
@@ -198,6 +203,16 @@ class Console(Views, CLI):  # type: ignore[misc]
             return
         while node.waiting:
             output(node.monitor())
+
+    @contextlib.contextmanager
+    def _terminal_kept(self) -> Iterator[None]:
+        """Gives the terminal back as it was: Mininet has it send keys as they are pressed, to whatever runs."""
+        settings = termios.tcgetattr(self.stdin) if self.isatty() else None
+        try:
+            yield
+        finally:
+            if settings is not None:
+                termios.tcsetattr(self.stdin, termios.TCSADRAIN, settings)
 
     def _stop_nodes(self) -> None:
         for node in self.mn.values():

@@ -9,12 +9,13 @@ from .. import observe
 from ..errors import WrongUse
 from ..nodes import session_name
 from ..waiting import wait_until
+from . import spraying
 from .effect import Effect
 from .fault import Fault
 from .on_links import LinkFaults
 from .registry import CONVERGE_TIMEOUT_S
 
-RESET_SESSION, REMOVE_NEXT_HOP = "reset session", "remove next hop"
+RESET_SESSION, REMOVE_NEXT_HOP, SPRAY_FRAGMENTS = "reset session", "remove next hop", "spray fragments"
 
 
 class RouteFaults(LinkFaults):
@@ -47,6 +48,19 @@ class RouteFaults(LinkFaults):
         effect = Effect(apart=frozenset({(router, maglev)}))
         return self._fault(
             REMOVE_NEXT_HOP, where, lambda: self._tell_bird(node, maglev, "enable"), do=remove, effect=effect
+        )
+
+    def spray_fragments(self, router: str) -> Fault:
+        """Has a router deal fragments to VIPs out over its Maglevs, as one does that hashes them by what each shows."""
+        node = self.node(router, "router")
+        if self._newest(router, (SPRAY_FRAGMENTS,)):
+            raise WrongUse(f"{router} sprays fragments already")
+        maglevs = [end.node.name for _, end in node.neighbours("maglev")]
+        return self._fault(
+            SPRAY_FRAGMENTS,
+            router,
+            lambda: spraying.end(node, len(maglevs)),
+            do=lambda: spraying.begin(node, maglevs),
         )
 
     def add_next_hop(self, router: str, maglev: str) -> None:

@@ -57,9 +57,8 @@ class Faults(RouteFaults):
         now_s = self.timeline.now_s
 
         def life(seen: Connection) -> theory.Life:
-            port = getattr(seen, "port", 0)
             ends = (pack_address(clients[seen.client]), pack_address(served.address))
-            flow = Flow(*ends, TCP, port, served.port) if port else None
+            flow = Flow(*ends, TCP, seen.port, served.port) if seen.port else None
             last_answer_s = now_s - seen.last_answer_ms / 1e3
             return theory.Life(seen.name, seen.client, seen.endpoint, seen.fate, opened_s, last_answer_s, flow)
 

@@ -43,7 +43,7 @@ MOST_UNCERTAIN = 6  # endpoints of which a Maglev may believe either, at one tim
 DEADLY = ("kill", "power off", "crash loop", "flap", "restart")  # to what runs on a node
 SILENT = {"power off": HOLD_S, "one way": HOLD_S, "impair": HOLD_S, "freeze": FROZEN_S}  # nobody is told: for how long
 BLINDING = ("link down", "one way", "impair", "flap")  # a Maglev that comes back from it must find its endpoints first
-HARMLESS = ("misconfigure", "slow checks", "push")
+HARMLESS = ("misconfigure", "slow checks", "push", "spray fragments")
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Terminal:
 
     def command(self, line: str, *words: str, prompt: str = "maglab> ", timeout_s: float = TIMEOUT_S) -> str:
         """Types a line at a prompt, waits for the next prompt, and returns what came in between."""
+        self.wait_until(lambda: self.lines[self.row] == prompt.rstrip(), "a prompt", timeout_s)
         before = len(self.raw)
         self.type(f"{line}\n")
         self.wait_until(

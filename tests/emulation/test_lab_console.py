@@ -57,7 +57,15 @@ kill                            | !missing a required argument: 'name'; usage: k
 kill m9                         | !there is no maglev or endpoint 'm9'; there are m1, m2, s1, s2, s3
 connections many                | !count='many' is not allowed; allowed: a number
 kill 'm1                        | !a quote is not closed
-trace c1 www                    | there: c1 -> r1 -> m
+wait                            | converged
+trace c1 www count=3            | there: c1 -> r1 -> m
+impair r1-m1 loss=5             | fault: impair r1-m1
+link-down m2-r1                 | fault: link down r1-m2
+faults                          | impair r1-m1 | link down r1-m2
+undo all                        | undone: link down r1-m2 | undone: impair r1-m1
+datagrams rate_pps=50 seconds=1 | datagrams to datagrams: | datagrams sent
+restore                         |
+traffic                         | none
 trace c1 www count=x            | !count='x' is not allowed
 pcap r1-m9                      | !in a script, pcap needs to be told for how long
 pcap r1-m9 seconds=1            | !there is no link 'r1-m9'; there are c1-r1
@@ -169,8 +177,10 @@ def test_ctrl_c_stops_a_command_and_not_the_lab(console):
     console.type("conns\n")
     console.wait_until(lambda: console.text.count("10 connections: 10 alive") > 1, "fates")
     console.type("\x03")
-    console.command("pcap c1-r1 seconds=0")
     console.command("stop", "10 closed")
+    console.type("pcap c1-r1\n")
+    console.wait_until(lambda: "\nmaglab> pcap c1-r1\n" in console.text, "the command")
+    console.type("\x03")
     assert "s1 answers" in console.command("s1 curl -s http://10.2.1.2/"), "the lab is still there"
 
 
