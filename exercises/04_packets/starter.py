@@ -19,8 +19,8 @@ LARGEST_PACKET_BYTES = 0xFFFF
 def internet_sum(data: bytes) -> int:
     """Returns the one's complement sum of 16-bit words (RFC 1071), 0 to 0xFFFE.
 
-    0xFFFF is another zero: return 0 for it. Over a whole header whose checksum is right, the sum is 0. `data` is an even
-    number of bytes.
+    0xFFFF is another zero: return 0 for it. Over a whole header whose checksum is right, the sum is 0. `data` is an
+    even number of bytes.
     """
     raise NotImplementedError("step 1: add the words, and whatever overflows 16 bits once more")
 
