@@ -1,4 +1,4 @@
-"""Judges the connection table, and the choice of a backend (Maglev §3.3), with a plain list of entries for an oracle."""
+"""Judges the connection table, and the choice of a backend (Maglev §3.3), with a list of entries for an oracle."""
 
 from __future__ import annotations
 
