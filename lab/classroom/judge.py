@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .criteria import Criterion
+from .criteria import LONGEST_SHOWN, Criterion
 from .exercise import ROOT, Exercise
 from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, SKIPPED, WRONG
 
@@ -61,7 +61,7 @@ class Judgement:
             yield from (f"      - {step}" for step in self.steps[-8:])
             yield f"      hint: {self.hint}"
         if self.output:
-            yield from (f"      | {line}" for line in self.output.splitlines()[-5:])
+            yield from (f"      | {line[:LONGEST_SHOWN]}" for line in self.output.splitlines()[-5:])
 
     @property
     def told(self) -> str:
