@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from . import tcp_md5
 from .faults.impaired import NETEM_TRIAL
 from .nodes import project_python
 
@@ -53,6 +54,9 @@ def examine() -> Iterator[Finding]:
     yield Finding(
         "project's Python", daemon.returncode == 0, True, project_python() if daemon.returncode == 0 else "make setup"
     )
+    signs = tcp_md5.is_there()
+    follows = "BGP sessions can have a password" if signs else "BGP sessions cannot have a password"
+    yield Finding("TCP MD5 signatures", signs, False, follows)
     if is_root:
         yield from _kernel()
 

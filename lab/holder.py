@@ -3,172 +3,171 @@
 Every connection sends a numbered message, waits for the endpoint's name and the same number, rests, and goes on.
 Commands come as lines on standard input, answers go as JSON lines to standard output:
 
-    open N       opens N more connections, and answers when each is open or has failed
-    report       the fate of every connection so far
+    open N S     opens N more connections, and answers when each is open or has failed; from now on each rests S seconds
+    report       what has changed since the last answer
     mark         begins a new measurement of the longest silence
     close        closes those that live, and answers with the last report
 
-A connection's fate is `alive`, or how it ended: `refused`, `reset`, `garbled` (an answer that was not the question's,
-or from another endpoint), `stalled` (no answer for `--stall` seconds), `closed` (by us).
+An answer is a list of rows, one for each connection that something has happened to since the answer before: to follow
+thousands of connections costs no more than those that speak. Times are the machine's monotonic seconds, which the lab
+reads as well.
+
+A connection's fate is `opening`, `alive`, or how it ended: `refused`, `reset`, `garbled` (an answer that was not the
+question's, or from another endpoint), `closed` (by us). Whether a living one is `stalled` the lab knows from its times.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import json
-import resource
-import sys
+import random
+import threading
 import time
 from typing import Any
 
-OPEN_AT_ONCE = 64
+from .traffic.senders.obeying import allow_many_files, answer
+
+OPEN_AT_ONCE = 128
 CONNECT_TIMEOUT_S = 5.0
 
 
-class Held:
-    """One connection and what is known of it. Times are monotonic seconds."""
+class Held(asyncio.Protocol):
+    """One connection and what is known of it."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, holder: Holder) -> None:
+        self.number, self._holder = number, holder
         self.fate = "opening"
         self.endpoint = ""
-        self.messages = 0
-        self.last_answer = time.monotonic()
+        self.messages = self.port = 0
+        self.asked_at = self.answered_at = time.monotonic()
+        self.answer_was_asked_at = 0.0  # when the question was asked that was answered last
         self.longest_silence = 0.0
-        self.writer: asyncio.StreamWriter | None = None
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._part = b""
+        self._transport: asyncio.Transport | None = None
+        self._rest: asyncio.TimerHandle | None = None
 
-    async def open(self, address: str, port: int) -> asyncio.StreamReader | None:
-        """Connects and learns who answers; returns None if nobody did."""
-        try:
-            opening = asyncio.open_connection(address, port)
-            reader, self.writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
-            await asyncio.wait_for(self.exchange(reader), CONNECT_TIMEOUT_S)
-        except (TimeoutError, OSError, ValueError):
-            self.fate = "refused"
-            return None
-        self.fate = "alive"
-        return reader
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.port = transport.get_extra_info("sockname")[1]
+        self.ask()
 
-    async def talk(self, reader: asyncio.StreamReader, interval_s: float) -> None:
-        """Exchanges messages until the connection ends."""
-        try:
-            while self.fate == "alive":
-                await asyncio.sleep(interval_s)
-                await self.exchange(reader)
-        except OSError:
-            self._end("reset")
-        except ValueError:
-            self._end("garbled")
-
-    async def exchange(self, reader: asyncio.StreamReader) -> None:
-        """Sends one numbered message and checks the answer; ConnectionError at the end, ValueError if it is wrong."""
-        assert self.writer is not None
+    def ask(self) -> None:
+        """Sends the next numbered message."""
+        assert self._transport is not None
         self.messages += 1
-        self.writer.write(b"%d\n" % self.messages)
-        words = (await reader.readline()).decode("ascii", "replace").split()
-        if not words:
-            raise ConnectionResetError
-        self.endpoint = self.endpoint or words[0]
+        self.asked_at = time.monotonic()
+        self._transport.write(b"%d\n" % self.messages)
+        self._holder.changed.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._part += data
+        if self._part.endswith(b"\n"):
+            line, self._part = self._part, b""
+            self._answered(line.decode("ascii", "replace").split())
+
+    def _answered(self, words: list[str]) -> None:
+        self.endpoint = self.endpoint or words[0] if words else self.endpoint
         if words != [self.endpoint, str(self.messages)]:
-            raise ValueError(f"expected {self.endpoint} {self.messages}, got {' '.join(words)}")
+            self.end("garbled")
+            return
         now = time.monotonic()
-        self.longest_silence = max(self.longest_silence, now - self.last_answer)
-        self.last_answer = now
+        self.longest_silence = max(self.longest_silence, now - self.answered_at)
+        self.answered_at, self.answer_was_asked_at = now, self.asked_at
+        self._holder.changed.add(self)
+        if self.fate == "opening":
+            self.fate = "alive"
+            self._settle()
+        self._rest = asyncio.get_running_loop().call_later(self._holder.rest_s(first=self.messages == 1), self.ask)
 
-    def _end(self, fate: str) -> None:
-        if self.fate == "alive":
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end("refused" if self.fate == "opening" else "reset")
+
+    def end(self, fate: str) -> None:
+        """Ends the connection, unless it has ended."""
+        if self.fate in ("opening", "alive"):
             self.fate = fate
+            self._holder.changed.add(self)
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._transport is not None:
+            self._transport.close()
+        self._settle()
 
-    def close(self) -> None:
-        """Closes the connection, if it lives."""
-        self._end("closed")
-        if self.writer is not None:
-            self.writer.close()
+    def _settle(self) -> None:
+        if not self.opened.done():
+            self.opened.set_result(None)
 
-    def report(self, now: float, stall_s: float) -> list[Any]:
-        """Returns [number, fate, endpoint, messages, longest silence in ms, age of the last answer in ms]."""
-        silence = now - self.last_answer
-        if self.fate == "alive" and silence > stall_s:
-            self.fate = "stalled"
-        longest = max(self.longest_silence, silence) if self.fate in ("alive", "stalled") else self.longest_silence
-        return [self.number, self.fate, self.endpoint, self.messages, round(longest * 1e3, 1), round(silence * 1e3, 1)]
+    def row(self) -> list[Any]:
+        """Returns what is known, as `Connections` reads it."""
+        times = [round(self.longest_silence, 5), round(self.answered_at, 5), round(self.answer_was_asked_at, 5)]
+        return [self.number, self.fate, self.endpoint, self.messages, *times, self.port]
 
 
 class Holder:
     """All connections of this client."""
 
-    def __init__(self, address: str, port: int, interval_s: float, stall_s: float) -> None:
+    def __init__(self, address: str, port: int) -> None:
         self._target = (address, port)
-        self._interval_s, self._stall_s = interval_s, stall_s
+        self._interval_s = 0.1
         self._held: list[Held] = []
-        self._talks: set[asyncio.Task[None]] = set()
+        self._phases = random.Random(port)
+        self.changed: set[Held] = set()
+
+    def rest_s(self, first: bool) -> float:
+        """Returns how long a connection rests: at first so that not all speak at once ever after."""
+        return self._interval_s * (self._phases.random() if first else 1.0)
 
     async def open(self, count: int) -> None:
-        """Opens connections, some at once, and lets them talk."""
+        """Opens connections, some at once; they talk from then on."""
         gate = asyncio.Semaphore(OPEN_AT_ONCE)
 
         async def one(held: Held) -> None:
             async with gate:
-                held.last_answer = time.monotonic()
-                reader = await held.open(*self._target)
-            if reader is not None:
-                talk = asyncio.create_task(held.talk(reader, self._interval_s))
-                self._talks.add(talk)
-                talk.add_done_callback(self._talks.discard)
+                held.answered_at = time.monotonic()
+                try:
+                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                        await asyncio.get_running_loop().create_connection(lambda: held, *self._target)
+                        await held.opened
+                except (TimeoutError, OSError):
+                    held.end("refused")
 
-        fresh = [Held(len(self._held) + number) for number in range(count)]
+        fresh = [Held(len(self._held) + number, self) for number in range(count)]
         self._held += fresh
         await asyncio.gather(*map(one, fresh))
 
-    def mark(self) -> None:
-        """Forgets the silences so far."""
-        for held in self._held:
-            held.longest_silence = 0.0
-
     def report(self) -> list[list[Any]]:
-        """Returns the fate of every connection."""
-        now = time.monotonic()
-        return [held.report(now, self._stall_s) for held in self._held]
+        """Returns what has changed since the last report."""
+        changed, self.changed = self.changed, set()
+        return [held.row() for held in changed]
 
-    def close(self) -> None:
-        """Closes all connections."""
-        for held in self._held:
-            held.close()
-
-    async def obey(self, line: str) -> Any:
+    async def obey(self, line: str) -> list[list[Any]]:
         """Carries out one command, and returns its answer."""
         command, *arguments = line.split()
         if command == "open":
+            self._interval_s = float(arguments[1])
             await self.open(int(arguments[0]))
         elif command == "mark":
-            self.mark()
+            for held in self._held:
+                held.longest_silence = 0.0
+            self.changed.update(self._held)
         elif command == "close":
-            self.close()
+            for held in self._held:
+                held.end("closed")
         return self.report()
-
-
-async def serve(holder: Holder) -> None:
-    """Obeys commands from standard input until it ends."""
-    reader = asyncio.StreamReader(limit=1 << 20)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := (await reader.readline()).decode().strip():
-        print(json.dumps(await holder.obey(line), separators=(",", ":")), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True, help="where to connect: a VIP")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--interval", type=float, default=0.1, help="seconds between messages (default: 0.1)")
-    parser.add_argument("--stall", type=float, default=10.0, help="seconds without an answer that end a connection")
     options = parser.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(Holder(options.address, options.port, options.interval, options.stall)))
+    allow_many_files()
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    holder = Holder(options.address, options.port)
+    answer(lambda line: asyncio.run_coroutine_threadsafe(holder.obey(line), loop).result())
 
 
 if __name__ == "__main__":

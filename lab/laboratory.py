@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import os
@@ -20,11 +21,13 @@ from mininet.net import Mininet
 from mininet.topo import Topo
 
 import maglev.config
+from maglev.config import Vip
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, interrupts, particulars, timeline
-from .connections import DEFAULT_INTERVAL_S, Connections
+from . import convergence, interrupts, particulars, tcp_md5, timeline, wiring
+from .capture import Captures
+from .connections import Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
@@ -34,8 +37,12 @@ from .observation import Observation
 from .site import Site
 from .timeline import Timeline
 from .trace import Journey, follow
+from .traffic.costs import with_children
+from .traffic.handle import Handle
+from .traffic.kinds import Traffic
 from .waiting import wait_until
-from .wiring import of_topo
+
+SERVERS = ("python", "nginx")
 
 
 class _Net(Mininet):  # type: ignore[misc]
@@ -43,21 +50,27 @@ class _Net(Mininet):  # type: ignore[misc]
 
     inited = True
 
-    def __init__(self, site: Site, topo: Topo) -> None:
-        self._site = site
+    def __init__(self, site: Site, topo: Topo, servers: str, when_wired: Callable[[], None]) -> None:
+        self._site, self._servers, self._when_wired = site, servers, when_wired
         super().__init__(topo=topo, controller=None, build=False)
 
+    def configHosts(self) -> None:
+        """Starts the nodes' daemons, after what has to be there before their first packet."""
+        self._when_wired()
+        super().configHosts()
+
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
-        return super().addHost(name, cls, site=self._site, **params)
+        return super().addHost(name, cls, **{"servers": self._servers, **params, "site": self._site})
 
 
 class Lab(Faults, Moves, Observation):
     """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
-    are there to show what Maglev saves one from. `configure` may change the Maglevs' configuration before
-    it is served. `student` has files whose functions stand in the place of one of `maglev`'s modules,
-    named as the key, in all daemons of the lab. `progress` is told, in a few words, what is being done.
+    are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
+    `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
+    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `pcap` names a
+    directory for captures of all links, from the first packet on. `progress` is told, in a few words, what is done.
     """
 
     def __init__(
@@ -66,26 +79,36 @@ class Lab(Faults, Moves, Observation):
         *,
         hash: str = "maglev",
         connection_table: bool = True,
+        servers: str = "python",
         configure: Callable[[dict[str, Any]], None] = lambda document: None,
         student: Mapping[str, Path] | None = None,
+        pcap: Path | str | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
+        self.wiring = wiring.of_topo(self._topo)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
         if student:
             self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
         configure(self.document)
+        if servers not in SERVERS:
+            raise WrongUse(f"servers={servers!r} is not allowed; allowed: {', '.join(SERVERS)}")
+        self._servers = servers
         self.config = self._validated(self.document)
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
+        self._pcap = Path(pcap).absolute() if pcap is not None else None
+        self._captures: list[Captures] = []
         self._connections: list[Connections] = []
+        self._traffic: list[Handle[Any]] = []  # of every other kind, which may still run
         self.timeline = Timeline()
-        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table}
+        self._asked_for |= tcp_md5.hidden(options)
         self._begin_registry()
         self._student = dict(student or {})
         self.start_s = 0.0
@@ -124,15 +147,18 @@ class Lab(Faults, Moves, Observation):
         nursery_of(site)  # makes itself ready while nodes are wired
         write_config(site.directory / CONFIG, self.document)
         self._progress("wiring nodes and starting daemons")
-        self._net = _Net(site, self._topo)
+        self.wiring.write(site.directory / wiring.FILE)
+        self._net = _Net(site, self._topo, self._servers, self._capture_all)
         self._net.build()
         self._progress("waiting for BGP and health checks")
         self.wait_converged()
+        for capture in self._captures:
+            capture.note()  # now that forwarders say which engine they took
 
     def _tell_about_it(self) -> None:
         self.timeline.about(
             lab=self._asked_for,
-            wiring=asdict(of_topo(self._topo)),
+            wiring=asdict(self.wiring),
             command=particulars.command(),
             versions=particulars.versions(),
             machine=particulars.machine(),
@@ -147,9 +173,11 @@ class Lab(Faults, Moves, Observation):
     def _take_away(self) -> None:
         self._end_recordings()
         self._end_background()
-        for held in self._connections:
-            held.abandon()
-        self._connections.clear()
+        for capture in self._captures:
+            with contextlib.suppress(LabError):  # what is not written yet is lost with it
+                capture.finish()
+        self._captures.clear()
+        self._end_traffic()
         if self._net is not None:
             for node in self._net.hosts:
                 node.terminate()
@@ -157,9 +185,17 @@ class Lab(Faults, Moves, Observation):
             self._site.clean()
         self._net = self._site = None
 
+    def _end_traffic(self) -> None:
+        """Ends all traffic that still runs, at once."""
+        for running in (*self._connections, *self._traffic):
+            running.abandon()
+        self._connections.clear()
+        self._traffic.clear()
+
     def leave_running(self) -> str:
         """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
         site = self._running_site
+        self._end_recordings()
         for node in self.net.hosts:
             node.outlive_owner()
         site.keep()
@@ -240,21 +276,59 @@ class Lab(Faults, Moves, Observation):
 
     # Traffic
 
-    def connections(self, count: int, vip: str = "echo", interval_s: float = DEFAULT_INTERVAL_S) -> Connections:
-        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`."""
-        wanted = next((candidate for candidate in self.config.vips if candidate.name == vip), None)
-        if wanted is None:
-            raise WrongUse(f"there is no VIP {vip!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+    def connections(self, count: int, vip: str = "echo", interval_s: float | None = None) -> Connections:
+        """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`.
+
+        Without that, the more there are the longer each rests.
+        """
+        wanted = self.vip(vip)
         clients = self._of_role("client")
-        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s)
+        told: dict[str, Any] = {"timeline": self.timeline, "processes": self._serving_processes}
+        held = Connections(clients, str(wanted.address), wanted.port, count, interval_s, **told)
         self._connections.append(held)
         return held
+
+    @property
+    def traffic(self) -> Traffic:
+        """Returns traffic of every other kind: HTTP, bulk, datagrams, crafted packets, floods, flow mixes."""
+        return Traffic(self)
+
+    def keep_traffic(self, handle: Handle[Any]) -> None:
+        """Has `restore` and `stop` end traffic that still runs."""
+        self._traffic.append(handle)
+
+    def vip(self, name: str) -> Vip:
+        """Returns a VIP by name, at the first of its addresses; WrongUse, naming those there are, if there is none."""
+        wanted = next((vip for vip in self.config.placed_vips if vip.name == name), None)
+        if wanted is None:
+            raise WrongUse(f"there is no VIP {name!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
+        return wanted
+
+    def _serving_processes(self) -> dict[str, list[int]]:
+        """Returns the numbers of the processes that serve connections, by what they are."""
+        daemons = {
+            f"{role}s": [daemon.pid for node in self._of_role(role) for daemon in node.daemons.values()]
+            for role in ("endpoint", "maglev")
+        }
+        return {role: with_children(pids) for role, pids in daemons.items()}
 
     def trace(self, client: str, vip: str = "www", **options: Any) -> Journey:
         """Sends a packet that says "trace me" from a client to a VIP, and returns its way; `trace.follow` has more."""
         self.node(client, "client")
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
+
+    # Captures
+
+    def capture(self, directory: Path | str, *links: str) -> Captures:
+        """Captures both ends of links, or all links, into a directory until the lab stops; or as a context manager."""
+        captures = Captures.of(self, Path(directory).absolute(), links)
+        self._captures.append(captures)
+        return captures
+
+    def _capture_all(self) -> None:
+        if self._pcap is not None:
+            self.capture(self._pcap)
 
     # Convergence
 
@@ -279,7 +353,7 @@ class Lab(Faults, Moves, Observation):
             str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
                 machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
             }
-            for vip in self.config.vips
+            for vip in self.config.placed_vips
         }
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import observe, timeline, usage
+from . import observe, timeline, usage, ways
 from .connections import Connection, Connections
 from .errors import LabError, WrongUse
 from .observe import Snapshot
+from .results import check_writable
 from .sampler import LONGEST_S, SHORTEST_S, Recording
 from .timeline import Timeline
 
@@ -44,12 +44,15 @@ class Observation:
             with contextlib.suppress(LabError, OSError, ValueError):
                 yield from held.all()
 
+    def ways(self) -> ways.Record:
+        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
+        return ways.Record([node for node in self.net.hosts if node.role == "router"])
+
     def recording(self, interval_s: float = 1.0, file: Path | None = None) -> Recording:
         """Samples the lab into its timeline from now on, until the context ends; `file` then gets a copy of it."""
         if not SHORTEST_S <= interval_s <= LONGEST_S:
             raise WrongUse(f"interval_s={interval_s!r} is not allowed; allowed: {SHORTEST_S} to {LONGEST_S:g} seconds")
-        if file is not None and not os.access(file.parent, os.W_OK):
-            raise WrongUse(f"cannot write {file}: name a file in a directory that exists")
+        check_writable(file, "file")
         recording = Recording(self.snapshot, self.timeline, interval_s, file)
         self._recordings.append(recording)
         return recording

@@ -22,7 +22,10 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from .traffic.senders.obeying import allow_many_files
+
 HTTP_PORT, ECHO_PORT = 80, 7
+MAX_LINE_BYTES = 1 << 16
 MAX_DATAGRAM_BYTES, MAX_ANSWER_BYTES = 1 << 16, 65507  # what UDP over IPv4 can carry
 ANCILLARY_BYTES, ADDRESS_BYTES = 128, 16  # of struct in6_pktinfo, which ends with the interface
 BLOCK = random.Random(2016).randbytes(1 << 16)
@@ -40,6 +43,8 @@ class Handler(BaseHTTPRequestHandler):
     """Answers HTTP requests as the endpoint that the server is named for."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else, on a kept connection, a body waits 40 ms for the head's acknowledgement
+    wbufsize = 1 << 16  # head and a short body in one packet
     server: Server
 
     def do_GET(self) -> None:
@@ -77,6 +82,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(size))
+        if self.close_connection:
+            self.send_header("Connection", "close")  # RFC 9112 §9.6: or a client may try to use it again
+        elif self.request_version == "HTTP/1.0":
+            self.send_header("Connection", "keep-alive")  # RFC 9112 §C.2.2: such a client would wait for the end
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -130,17 +139,30 @@ def parse_size(text: str) -> int | None:
     return size if size <= MAX_BYTES else None
 
 
+class Numbers(asyncio.Protocol):
+    """One client of the numbered service."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix, self._part = prefix, b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        *lines, self._part = (self._part + data).split(b"\n")
+        for line in lines:
+            self._transport.write(self._prefix + line + b"\n")
+        if len(self._part) > MAX_LINE_BYTES:
+            self._transport.close()
+
+
 async def serve_numbers(name: str, port: int) -> None:
     """Serves the numbered service for ever."""
-    prefix = name.encode() + b" "
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the client went away, or sent a line without end
-            while line := await reader.readline():
-                writer.write(prefix + line)
-        writer.close()
-
-    server = await asyncio.start_server(answer, "", port, backlog=4096)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Numbers(name.encode() + b" "), "", port, backlog=4096)
     await server.serve_forever()
 
 
@@ -163,9 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until a signal ends it; `arguments` are those of the command line, unless others are given."""
     parser = argparse.ArgumentParser(description="the servers of a service endpoint")
     parser.add_argument("--name", required=True, help="how the endpoint calls itself")
-    name = parser.parse_args(arguments).name
+    parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="another, behind nginx (default: 80)")
+    options = parser.parse_args(arguments)
+    name = options.name
+    allow_many_files()
     for family in (socket.AF_INET, socket.AF_INET6):
-        threading.Thread(target=Server(name, HTTP_PORT, family).serve_forever, daemon=True).start()
+        threading.Thread(target=Server(name, options.http_port, family).serve_forever, daemon=True).start()
     threading.Thread(target=serve_datagrams, args=(name, ECHO_PORT), daemon=True).start()
     asyncio.run(serve_numbers(name, ECHO_PORT))
 

@@ -27,17 +27,21 @@ class Registry:
     config: maglev.config.Config
 
     if TYPE_CHECKING:  # what `Lab` has
-        net: Any
-        directory: Path
-        maglevs: list[str]
-        endpoints: list[str]
-        _connections: list[Any]
 
+        @property
+        def net(self) -> Any: ...
+        @property
+        def directory(self) -> Path: ...
+        @property
+        def maglevs(self) -> list[str]: ...
+        @property
+        def endpoints(self) -> list[str]: ...
         def node(self, name: str, *roles: str) -> Any: ...
         def _of_role(self, role: str) -> list[Any]: ...
         def _validated(self, document: dict[str, Any]) -> maglev.config.Config: ...
         def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float: ...
         def drain(self, name: str) -> Fault: ...
+        def _end_traffic(self) -> None: ...
         def state_of(self, name: str) -> str: ...
 
     def _begin_registry(self) -> None:
@@ -60,9 +64,7 @@ class Registry:
     def restore(self) -> None:
         """Undoes every fault that still is, newest first, ends traffic that still runs, and waits until all is well."""
         self._end_background()
-        for held in self._connections:
-            held.abandon()
-        self._connections.clear()
+        self._end_traffic()
         while open_faults := self.faults:
             open_faults[-1].undo()
         self.wait_converged()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from .. import graph
 from ..timeline import Event, Record
 from ..verdict import Verdict
 from ..wiring import End, Link, Node, Wiring
-from .series import Share, build, seeds, spans
+from .series import Share, build, seeds
 
 Row = Sequence[str]
 
@@ -31,11 +32,11 @@ def headline(verdicts: Sequence[Verdict]) -> str:
 
 def events(record: Record) -> list[Row]:
     """Returns every event: time, its number in the chart if it is a fault, kind, what, where, details."""
-    numbers = {(span.from_s, span.what, span.where): str(span.number) for span in spans(record.events)}
+    numbers = itertools.count(1)
     return [
         (
             f"{event.at_s:.2f}",
-            numbers.get((event.at_s, event.what, event.where), "") if event.kind == "fault" else "",
+            str(next(numbers)) if event.kind == "fault" else "",
             event.kind,
             event.what,
             event.where,

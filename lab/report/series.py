@@ -53,7 +53,8 @@ def spans(events: Iterable[Event]) -> list[Span]:
         key = event.what, event.where
         if event.kind == "fault":
             open_.setdefault(key, []).append(len(found))
-            found.append(Span(len(found) + 1, event.what, event.where, event.at_s, None))
+            began_s = event.at_s - event.detail.get("took_s", 0.0)  # it is told of when it has happened
+            found.append(Span(len(found) + 1, event.what, event.where, began_s, None))
         elif event.kind == "undone" and open_.get(key):
             place = open_[key].pop()
             begun = found[place]

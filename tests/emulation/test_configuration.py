@@ -9,14 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from wires import VIP, Tap, interface_to, put_on_wire, statistics, status
 
 from lab import observe
-from lab.nodes import CONFIG, project_python, write_config
+from lab.nodes import CONFIG, write_config
 from lab.waiting import wait_until
 from maglev import config
 from maglev.config_diff import diff, in_words
@@ -29,6 +28,7 @@ FEW = 60
 HELD = 500
 RELOADS = 50
 RATE_PPS, FLOWS = 10_000, 200  # of each of two clients
+FLOOD_S = 300.0  # at most
 TIMEOUT_S = 20.0
 SINK_PORT = 9
 SINK = """table ip sink {
@@ -330,19 +330,6 @@ def sunk(nodes):
     )
 
 
-class Flood:
-    """UDP packets from a client; `stop` returns how many it has sent."""
-
-    def __init__(self, client):
-        command = [project_python(), str(Path(__file__).with_name("flood.py"))]
-        self._process = client.start_piped("flood", [*command, VIP, *map(str, (SINK_PORT, RATE_PPS, FLOWS))])
-        assert self._process.stdout.readline() == b"ready\n", "the flood should have begun: see its flood.log"
-
-    def stop(self):
-        told, _ = self._process.communicate(timeout=TIMEOUT_S)
-        return int(told.split()[-1])
-
-
 def lost_on_wire(lab, maglev):
     """Packets that the router's kernel dropped on their way to a Maglev: it never had them."""
     router = lab.node("r1")
@@ -378,7 +365,9 @@ def test_fifty_reloads_under_traffic_lose_no_packet_and_break_no_connection(lab)
         drops = {maglev: statistics(lab, maglev)["drops"] for maglev in lab.maglevs}
         with lab.connections(HELD, interval_s=0.5) as conns:
             assert conns.broken == 0, "the test is void: connections did not come about"
-            floods = [Flood(lab.node(client)) for client in lab.clients]
+            senders = len(lab.clients)
+            rate_pps, flows = RATE_PPS * senders, FLOWS * senders
+            flood = lab.traffic.datagrams("sink", flows=flows, rate_pps=rate_pps, seconds=FLOOD_S, size_bytes=40)
             for number, version in enumerate(versions(document)):
                 if number % 2:
                     for maglev in lab.maglevs:
@@ -388,7 +377,7 @@ def test_fifty_reloads_under_traffic_lose_no_packet_and_break_no_connection(lab)
                 else:
                     write_config(lab.directory / CONFIG, version)
                 wait_served(lab, version)
-            flooded = sum(flood.stop() for flood in floods)
+            flooded = flood.stop().sent
             conns.wait_settled()
             assert conns.broken == 0, conns.report()
         sent_after, forwarded_after, counted_after = at_rest(lab, nodes)

@@ -103,6 +103,9 @@ def test_a_recording_tells_the_run_and_costs_little(lab, tmp_path):
     kinds = [(event.kind, event.what, event.where) for event in told.events][-2:]
     assert kinds == [("fault", "kill", "m1"), ("undone", "kill", "m1")]
     assert told.verdicts[-1].holds, told.verdicts[-1]
+    withdrawn, alike = verify.dead_withdrawn_within(told, 2.0), verify.alike_again_within(told, 5.0)
+    assert withdrawn, withdrawn
+    assert alike, alike
     assert told.about["lab"] == {
         "topology": "rack", "hash": "maglev", "connection_table": True, "maglevs": 3, "endpoints": 5,
     }  # fmt: skip

@@ -89,11 +89,11 @@ def test_a_json_file_that_is_a_directory_is_refused_before_the_demo(maglab, tmp_
 def test_without_arguments_it_says_what_there_is(maglab):
     status, printed, complaint = maglab()
     assert (status, complaint) == (DONE, "")
-    for name in ("demo", "up", "doctor", "clean"):
+    for name in ("demo", "up", "doctor", "ps", "clean"):
         assert f"  {name}" in printed
 
 
-@pytest.mark.parametrize("command_name", ["demo", "up", "doctor", "clean"])
+@pytest.mark.parametrize("command_name", ["demo", "up", "doctor", "ps", "clean"])
 def test_every_command_has_help(maglab, command_name):
     status, printed, _ = maglab(command_name, "--help")
     assert status == DONE
@@ -145,3 +145,45 @@ def test_an_interruption_is_told_and_has_the_status_that_shells_give_it(maglab, 
 
     command(interrupted)
     assert maglab("try") == (INTERRUPTED, "", "maglab: stopped, and everything taken away\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["export", "nowhere.jsonl"], ["nowhere.jsonl", "No such file"]),
+        (
+            ["export", "nowhere.jsonl", "--csv", "/nowhere/run.csv"],
+            ["--csv /nowhere/run.csv", "a directory that exists"],
+        ),
+        (["report", "nowhere.jsonl", "/nowhere/run.html"], ["/nowhere/run.html", "a directory that exists"]),
+        (["report", "nowhere.jsonl", "run.html"], ["nowhere.jsonl", "No such file"]),
+        pytest.param(["demo", "--report", "/nowhere/run.html"], ["--report /nowhere/run.html"], marks=needs_mininet),
+    ],
+)
+def test_files_that_are_not_there_are_named_before_anything_is_done(maglab, tmp_path, monkeypatch, arguments, names):
+    monkeypatch.chdir(tmp_path)
+    status, printed, complaint = maglab(*arguments)
+    assert (status, printed) == (WRONG_USE, "")
+    assert len(complaint.splitlines()) == 1
+    assert all(name in complaint for name in names), complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_mininet
+def test_what_was_recorded_becomes_a_table_and_a_page(maglab, tmp_path):
+    from lab.timeline import Timeline
+
+    recorded = Timeline()
+    recorded.keep_in(tmp_path / "run.jsonl")
+    recorded.happened("fault", "kill", "m1")
+    recorded.sampled({"packets": {"r1-m1": 7}})
+    assert maglab("export", str(tmp_path / "run.jsonl"))[1].splitlines()[0] == "at_s,kind,what,where,value,text"
+    for name in ("run.csv", "run.html", "run.md"):
+        target = str(tmp_path / name)
+        command = (
+            ["export", str(tmp_path / "run.jsonl"), "--csv"]
+            if name.endswith("csv")
+            else ["report", str(tmp_path / "run.jsonl")]
+        )
+        assert maglab(*command, target)[0] == DONE
+        assert "kill" in (tmp_path / name).read_text()

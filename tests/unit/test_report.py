@@ -233,7 +233,8 @@ def test_a_chart_draws_each_line_in_a_style_of_its_own(html: str) -> None:
 
 def test_a_fault_lasts_until_its_own_end() -> None:
     events = [
-        Event(1, "fault", "kill", "m1"), Event(2, "fault", "kill", "m2"), Event(3, "undone", "kill", "m1"),
+        Event(1, "fault", "kill", "m1"), Event(2.5, "fault", "kill", "m2", {"took_s": 0.5}),
+        Event(3, "undone", "kill", "m1"),
         Event(4, "fault", "kill", "m1"), Event(5, "undone", "drain", "m2"), Event(6, "note", "kill", "m2"),
         Event(7, "undone", "kill", "m2"), Event(8, "undone", "kill", "m2"),
     ]  # fmt: skip
