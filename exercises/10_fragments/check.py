@@ -26,6 +26,7 @@ REFERENCE = ("maglev.fragments", "maglev.forwarding")
 LIVE = {"topology": "rack"}
 
 VIP = "192.0.2.1"
+ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=0x0800)
 MAGLEVS = ["10.1.1.2", "10.1.2.2", "10.1.3.2"]
 ENDPOINTS = [f"10.2.{number}.2" for number in range(1, 6)]
 S1, S2 = (Choice(pack_address(address), "www") for address in ENDPOINTS[:2])
@@ -169,7 +170,7 @@ def the_60_kb_datagram_arrives(student: Any, case: Case) -> None:
     """A datagram of 60 kB arrives whole, at one endpoint, whatever way its 41 fragments take, in any order."""
     cluster = Cluster(case, student)
     for whole in (_datagram(60000, identification=1), _ping(60000, identification=2)):
-        frames = [raw(Ether() / part) for part in fragment(whole, 1480)]
+        frames = [raw(ETHERNET / part) for part in fragment(whole, 1480)]
         case.random.shuffle(frames)
         case.step(f"{whole.summary()}: {len(frames)} fragments, each to any of three Maglevs")
         for number, frame in enumerate(frames):
@@ -249,7 +250,7 @@ class Cluster:
             here = NAMES[pack_address(address)]
             self.case.expect_that(not came_from, f"a fragment that {came_from} had sent to {here} went on to {name}")
             peer = str(unpack_address(decision.endpoint))
-            self.receive(peer, raw(Ether(type=0x0800)) + decision.packet, now, came_from=here)
+            self.receive(peer, raw(ETHERNET) + decision.packet, now, came_from=here)
 
 
 def _map(dead: Sequence[str]) -> VipMap:

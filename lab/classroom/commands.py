@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,9 +13,6 @@ from rich.console import Console
 from ..errors import WrongUse
 from .exercise import Exercise, exercises, find
 from .grades import gradescope
-
-if TYPE_CHECKING:
-    from ..laboratory import Lab
 
 console = Console()
 Number = Annotated[str | None, typer.Argument(metavar="EXERCISE", help="A number, such as 3, or a name.")]
@@ -75,8 +71,9 @@ def check(
     raise typer.Exit(0 if all(each.passed for each in found) else 1)
 
 
-def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1, max=120)] = 5.0) -> None:
+def try_(exercise: Number = None) -> None:
     """Run the exercise's lab with your code in it, in the console."""
+    from ..console import converse
     from ..laboratory import Lab
 
     if exercise is None:
@@ -86,19 +83,10 @@ def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1
     loaded = chosen.check()
     options: dict[str, Any] = dict(loaded.live)
     with Lab(options.pop("topology"), student=loaded.student(solution), progress=_say, **options) as lab:
-        _console(lab)
-
-
-def _console(lab: Lab) -> None:
-    """Opens Mininet's console on a lab; returns when the student leaves it."""
-    from mininet.cli import CLI
-    from mininet.log import lg
-
-    _say(f"up in {lab.start_s:.1f} s, with your code in it; leave with exit")
-    lg.setLogLevel("output")
-    lg.ch.setStream(sys.stdout)
-    CLI.prompt = "maglab> "
-    CLI(lab.net)
+        _say(f"up in {lab.start_s:.1f} s, with your code in it; help lists what can be done, exit takes it all away")
+        status = converse(lab)
+        _say("taking it away")
+    raise typer.Exit(status)
 
 
 def _chosen(exercise: str | None, all_: bool, against: Against) -> list[Exercise]:

@@ -56,7 +56,7 @@ def test_the_older_schemes_need_over_provisioning(scheme, table_size, trials, lo
 
 
 def test_rendezvous_contains_the_papers_figure_at_the_large_size():
-    """§5.3: 12.3 % lies among own trials of rendezvous at 655373: over 100 it is their median (docs/figures.md)."""
+    """§5.3: 12.3 % lies among own trials of rendezvous at 655373; of 100 it is the median (docs/figures.md)."""
     trials = [over_provisioning("rendezvous", LARGE, trial) for trial in range(6)]
     assert min(trials) < 12.3 < max(trials)
 
