@@ -6,7 +6,6 @@ from typing import Any
 
 from .. import observe
 from ..errors import WrongUse
-from ..nodes import session_name
 from ..waiting import wait_until
 from .effect import Effect
 from .fault import Fault
@@ -25,7 +24,7 @@ class RouteFaults(LinkFaults):
 
         def reset() -> None:
             for node in routers:
-                self._tell_bird(node, maglev, "restart")
+                node.tell_sessions(maglev, "restart")
                 self._wait_no_hop(node, maglev)
 
         effect = Effect(unsettled=frozenset({maglev}))
@@ -39,12 +38,12 @@ class RouteFaults(LinkFaults):
             raise WrongUse(f"{maglev} is no next hop of {router} already")
 
         def remove() -> None:
-            self._tell_bird(node, maglev, "disable")
+            node.tell_sessions(maglev, "disable")
             self._wait_no_hop(node, maglev)
 
         effect = Effect(apart=frozenset({(router, maglev)}))
         return self._fault(
-            REMOVE_NEXT_HOP, where, lambda: self._tell_bird(node, maglev, "enable"), do=remove, effect=effect
+            REMOVE_NEXT_HOP, where, lambda: node.tell_sessions(maglev, "enable"), do=remove, effect=effect
         )
 
     def add_next_hop(self, router: str, maglev: str) -> None:
@@ -58,13 +57,6 @@ class RouteFaults(LinkFaults):
         if router is not None and router not in there:
             raise WrongUse(f"{maglev} has no session with {router!r}; it has with {', '.join(there)}")
         return [there[router]] if router else list(there.values())
-
-    @staticmethod
-    def _tell_bird(router: Any, maglev: str, command: str) -> None:
-        """Gives BIRD a command about its sessions with a Maglev, one over each family."""
-        (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
-        for version in router.addresses_of(end):
-            router.birdc(command, session_name(maglev, version))
 
     @staticmethod
     def _wait_no_hop(router: Any, maglev: str) -> None:
