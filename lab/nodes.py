@@ -255,6 +255,12 @@ class Router(LabNode):
     """
 
     role = "router"
+    nft_family = "inet"  # in which its kernel sees packets on their way to Maglevs
+
+    @staticmethod
+    def hook_of_leaving(interfaces: Sequence[str]) -> str:
+        """Returns nftables' hook at which packets are seen that leave by one of some interfaces, and others."""
+        return "forward"
 
     def config(
         self,

@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 BRIDGE = "br0"
 CONTROLLER = "tcp:127.0.0.1:6653"  # in the router's own namespace
 CONTROL = "controller.sock"
+KERNEL_RULES = "maglab_kernel"  # a table of nftables
+BGP_PORT = 179
 KERNEL_DATAPATH = Path("/sys/module/openvswitch")
 START_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 1.0
@@ -55,7 +57,12 @@ class SdnRouter(Router):
     `datapath` is `netdev` (a process), `system` (the kernel's), or `auto`: the kernel's where it is there.
     """
 
-    sees_all_frames = True
+    nft_family = "netdev"  # its kernel does not forward what the switch takes
+
+    @staticmethod
+    def hook_of_leaving(interfaces: Sequence[str]) -> str:
+        """Returns nftables' hook at which packets are seen that leave by one of some interfaces."""
+        return f"egress devices = {{ {', '.join(interfaces)} }}"
 
     def config(
         self,
@@ -67,7 +74,6 @@ class SdnRouter(Router):
         check_programs()
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
-        self.sees_all_frames = self.datapath == "system"
         self.management = self.directory / f"{BRIDGE}.mgmt"
         return super(Router, self).config(sysctls=SDN_SYSCTLS, **params)
 
@@ -156,6 +162,7 @@ class SdnRouter(Router):
                 f"link set {inside(port)} mtu {_mtu(port)} up",
             )
         ]
+        lines += [f"route add {prefix} dev {inside(self.defaultIntf())}" for prefix in self.vip_prefixes.values()]
         names = [inside(port) for port in self.intfList()]
         hidden = {NO_ADDRESS.format(port): "1" for port in self.intfList()}
         sysctls = {f"net.ipv6.conf.{name}.hop_limit": TTL_SECURITY for name in names} | hidden
@@ -178,7 +185,24 @@ class SdnRouter(Router):
     def _count_vip_packets(self) -> None:
         """Counts what a `Router` counts, where packets leave and come: the kernel does not forward them here."""
         table = "\n".join(self._counting())
-        self.run("nft", "-f", "-", text=f"table netdev {COUNTERS} {{\n{table}\n}}\n")
+        self.run("nft", "-f", "-", text=f"table netdev {COUNTERS} {{\n{table}\n}}\n{self._rules_of_kernel()}")
+
+    def _rules_of_kernel(self) -> str:
+        """Returns rules for the kernel: it takes BGP from neighbours alone, and says that VIPs without a group cannot
+        be reached. It has a route to these, or would say so of every packet whose hop limit is used up as well."""
+        return f"""table inet {KERNEL_RULES} {{
+chain input {{
+type filter hook input priority 0;
+tcp dport {BGP_PORT} ip ttl < {TTL_SECURITY} drop
+tcp dport {BGP_PORT} ip6 hoplimit < {TTL_SECURITY} drop
+}}
+chain forward {{
+type filter hook forward priority 0;
+ip daddr {self.vip_prefixes[4]} reject with icmp type net-unreachable
+ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
+}}
+}}
+"""
 
     def _counting(self) -> Iterator[str]:
         for own, other in self.neighbours("maglev"):

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from .rules import Routes
 
 FIRST_WORDS_S = 2.0  # a peer whose session works has sent all its paths by then
-RETURN_S = 30.0  # a peer that has not come back by then is gone; BGP connects anew within some seconds
+RETURN_S = 65.0  # a peer that has not come back by then is gone: ExaBGP waits 60 s at most before it tries again
 UP, DOWN = "Established", "Down"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 
 
