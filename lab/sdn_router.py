@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import interfaces, namespace, netlink
+from .bird import ESTABLISHED
 from .errors import CannotStart, LabError
 from .interfaces import OUTER_MTU_BYTES
 from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
@@ -48,7 +49,7 @@ SDN_SYSCTLS = {
     "net.ipv4.conf.all.arp_ignore": "1",  # a port's interface has no address, and answers for none
 }
 NO_ADDRESS = "net.ipv6.conf.{}.disable_ipv6"
-ESTABLISHED, NO_ANSWER = "Established", "no answer"
+NO_ANSWER = "no answer"
 
 
 class SdnRouter(Router):
@@ -90,7 +91,7 @@ class SdnRouter(Router):
     def start_controller(self) -> None:
         """Starts the Ryu application alone: the switch goes on as it is."""
         (self.directory / "controller.json").write_text(json.dumps(self.document(), indent=2))
-        command = [str(RYU_PYTHON), "-W", "ignore", "-m", "lab.sdn.controller", self._file("controller.json")]
+        command = [str(RYU_PYTHON), "-W", "ignore", "-m", "lab.sdn", self._file("controller.json")]
         self.start("controller", command)
 
     def document(self) -> dict[str, Any]:
@@ -241,7 +242,7 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
         return ((numbers[str(own)], other) for own, other in self.neighbours("maglev"))
 
     def buckets(self) -> dict[str, dict[str, int]]:
-        """Returns, for every VIP, the packets that each Maglev's bucket has counted; the switch is up to a second late."""
+        """Returns the packets that each Maglev's bucket has counted, by VIP; the switch may be a second behind."""
         contents = switch.read(self.management, counters=True)
         names = {port: other.node.name for port, other in self._maglev_ports()}
         return {

@@ -96,6 +96,7 @@ def _rules(router: Router) -> str:
 
 
 def _seen(router: Router) -> list[tuple[Flow, str]]:
-    listed: list[Any] = json.loads(router.run("nft", "-j", "list", "table", router.nft_family, TABLE).stdout)["nftables"]
+    printed = router.run("nft", "-j", "list", "table", router.nft_family, TABLE).stdout
+    listed: list[Any] = json.loads(printed)["nftables"]
     elements = [element["concat"] for entry in listed if "set" in entry for element in entry["set"].get("elem", [])]
     return [(Flow(client, port, vip_port), interface) for interface, client, port, vip_port in elements]

@@ -1,8 +1,6 @@
 """The Ryu application that makes an Open vSwitch a router: BGP with the Maglevs, flows and groups for the switch.
 
-It runs in Ryu's own environment, in the router's namespace, on what FILE says of it (JSON; `lab.sdn_router` writes it):
-
-    python -m lab.sdn.controller FILE
+It runs in Ryu's own environment, in the router's namespace, on what `lab.sdn_router` has written of it (JSON).
 
 Thin: what the switch shall have is worked out by `rules`, which paths count by `paths`. It changes only what differs
 from what the switch has, reads that when the switch connects, and leaves the switch as it is when it ends. It answers
@@ -15,25 +13,16 @@ import json
 import logging
 import os
 import socket as plain_socket
-import sys
 import time
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import eventlet.wsgi
-
-if not hasattr(eventlet.wsgi, "ALREADY_HANDLED"):  # Ryu 4.34 imports what eventlet 0.31 took away
-    eventlet.wsgi.ALREADY_HANDLED = object()
-
-from ryu.lib import hub
-
-hub.patch()
-
 from eventlet.green import socket
-from ryu import cfg
 from ryu.base import app_manager
 from ryu.controller import ofp_event
 from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
+from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5
 from ryu.services.protocols.bgp.bgpspeaker import BGPSpeaker
 from ryu.services.protocols.bgp.core_manager import CORE_MANAGER
@@ -44,21 +33,21 @@ from .paths import Paths
 from .rules import Neighbour, Port, Rules, changes, rules, without_dead_ports
 from .wire import flow_mod, flow_removal, group_mod, group_removal
 
+FILE_VARIABLE = "MAGLAB_SDN"  # names the file: Ryu makes the application, and hands it nothing
 SETTLE_S = 0.002  # changes that come together are made together
 IDLE_S = 3600.0
 BGP_PORT = 179
-LISTEN = ("127.0.0.1", 6653)
 RETRY_S = 0.2  # to ask a switch again that did not answer
 
 
 class Controller(app_manager.RyuApp):
     """One switch's control plane."""
 
-    OFP_VERSIONS = [ofproto_v1_5.OFP_VERSION]
+    OFP_VERSIONS = (ofproto_v1_5.OFP_VERSION,)
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        document = json.loads(Path(os.environ["MAGLAB_SDN"]).read_text())
+        document = json.loads(Path(os.environ[FILE_VARIABLE]).read_text())
         self._document = document
         self._ports = {each["number"]: Port(**each) for each in document["ports"]}
         self._peers = {each["address"]: each["port"] for each in document["peers"]}
@@ -261,14 +250,3 @@ class Controller(app_manager.RyuApp):
             self._peer_down(peer, None)
         if command in ("restart", "enable"):
             self._add(peer)
-
-
-def main():
-    os.environ["MAGLAB_SDN"] = sys.argv[1]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    cfg.CONF(args=[f"--ofp-listen-host={LISTEN[0]}", f"--ofp-tcp-listen-port={LISTEN[1]}"], project="ryu")
-    app_manager.AppManager.run_apps(["lab.sdn.controller", "ryu.controller.ofp_handler"])
-
-
-if __name__ == "__main__":
-    main()

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 
+from ..bird import ESTABLISHED
 from .rules import Routes
 
 FIRST_WORDS_S = 2.0  # a peer whose session works has sent all its paths by then
 RETURN_S = 65.0  # a peer that has not come back by then is gone: ExaBGP waits 60 s at most before it tries again
-UP, DOWN = "Established", "Down"  # BGP's word for a session that works (RFC 4271 §8.2.2)
+DOWN = "Down"  # a session that does not work
 
 
 def named(prefix: str) -> str:
@@ -36,7 +37,7 @@ class Paths:
     @property
     def sessions(self) -> Mapping[str, str]:
         """Returns the state of each peer's session, by its address."""
-        return {peer: DOWN if at is None else UP for peer, at in self._up_at.items()}
+        return {peer: DOWN if at is None else ESTABLISHED for peer, at in self._up_at.items()}
 
     def keep(self, vip: str, peer: str) -> None:
         """Believes that a peer announces a VIP, until it has had time to say so itself."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def read(management: Path, counters: bool = False) -> Contents:
             switch.sendall(openflow.message(openflow.HELLO, 1))
             parts = {kind: _ask(switch, kind) for kind in (openflow.FLOW_DESC, openflow.GROUP_DESC)}
             counted = _ask(switch, openflow.GROUP_STATS) if counters else []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, struct.error) as error:
         raise LabError(f"the switch at {management} does not answer: {error}") from None
     flows = tuple(entry for part in parts[openflow.FLOW_DESC] for entry in openflow.flows(part))
     groups = {group.number: group for part in parts[openflow.GROUP_DESC] for group in openflow.groups(part)}

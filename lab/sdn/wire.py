@@ -91,9 +91,7 @@ def _action(parser, action):
         case rules.DecrementTtl():
             return parser.OFPActionDecNwTtl()
         case rules.CheckLarger(frame_bytes):
-            return parser.OFPActionExperimenterUnknown(
-                NICIRA, CHECK.pack(CHECK_PKT_LARGER, frame_bytes, 0, REGISTER_0)
-            )
+            return parser.OFPActionExperimenterUnknown(NICIRA, CHECK.pack(CHECK_PKT_LARGER, frame_bytes, 0, REGISTER_0))
         case rules.Output(port):
             return parser.OFPActionOutput(port)
         case rules.ToGroup(group):
