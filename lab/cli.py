@@ -5,7 +5,6 @@ Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab, 130 stopped 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from enum import StrEnum
@@ -24,10 +23,11 @@ from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
-from .errors import CannotStart, LabError, WrongUse
+from .errors import LabError, Terminated, WrongUse
+from .figures.command import register as register_figures
+from .looking import register as register_looking
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
-from .site import Site, sites
 from .upkeep import register as register_upkeep
 
 app = typer.Typer(
@@ -48,15 +48,6 @@ class Hash(StrEnum):
     modulo = "modulo"
     ring = "ring"
     rendezvous = "rendezvous"
-
-
-class Format(StrEnum):
-    """Languages of drawings."""
-
-    text = "text"
-    svg = "svg"
-    mermaid = "mermaid"
-    dot = "dot"
 
 
 class Switch(StrEnum):
@@ -122,23 +113,24 @@ def up(
     maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
     endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
     clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
 ) -> None:
-    """Build a topology and open Mininet's console: `c1 curl http://192.0.2.1/`; `exit` takes it all away."""
-    from mininet.cli import CLI
-    from mininet.log import lg
+    """Build a topology and open a console on it: `help` lists its commands; `exit` takes it all away.
 
+    `maglab up < FILE` runs a command a line; its exit status is 1 if one of them failed.
+    """
+    from .console import converse
     from .laboratory import Lab
 
     asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
     options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
-    with Lab(topology, progress=_say, **options) as lab:
-        vips = ", ".join(f"{vip.name} {_in_url(vip.address)}:{vip.port}" for vip in lab.config.vips)
+    with Lab(topology, pcap=pcap, progress=_say, **options) as lab:
+        at = [(vip.name, _in_url(vip.network.network_address), vip.port) for vip in lab.config.placed_vips]
+        vips = ", ".join(f"{name} {address}:{port}" for name, address, port in at)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
-        lg.setLogLevel("output")  # what commands print, and where it belongs
-        lg.ch.setStream(sys.stdout)
-        CLI.prompt = "maglab> "
-        CLI(lab.net)
+        status = converse(lab)
         _say("taking it away")
+    raise typer.Exit(status)
 
 
 @app.command(short_help="Run a script: do something to a lab, and judge what came of it.")
@@ -148,6 +140,7 @@ def run(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs, with the seeds that follow.")] = 1,
     without: Annotated[list[str] | None, typer.Option(metavar="PROTECTION", help="What to do without.")] = None,
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The script's own.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page about each lab into it.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run a script of `lab/scenarios/`, or your own; without a name, list those that are shipped.
@@ -164,11 +157,16 @@ def run(
     outcomes = []
     for number in range(seed, seed + runs):
         _say(f"{loaded.name}, seed {number}: {loaded.summary}")
-        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), lambda verdict: _say(f"  {verdict}"))
+        one = scripts.Run(number, without or (), lambda text: _say(f"  {text}"), _say_verdict, report)
         outcomes.append(scripts.carry_out(loaded, one, options))
         _say(f"{loaded.name}: {'all holds' if outcomes[-1].ok else 'FAILED'}, after {outcomes[-1].total_s:.1f} s")
     write_json(json_file, [outcome.document() for outcome in outcomes])
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _say_verdict(verdict: object) -> None:
+    for line in str(verdict).splitlines():
+        _say(f"  {line}")
 
 
 def _list_scenarios() -> None:
@@ -186,66 +184,6 @@ def _assignments(texts: list[str]) -> dict[str, str]:
         if "=" not in text:
             raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
     return dict(text.split("=", 1) for text in texts)
-
-
-@app.command(short_help="Follow a packet through a lab that runs.")
-def trace(
-    client: Annotated[str, typer.Argument(help="Who sends it, such as c1.")],
-    vip: Annotated[str, typer.Argument(help="Where it goes, such as www.")],
-    source_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Such as that of a connection.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Packets to send.")] = 1,
-    fragmented: Annotated[bool, typer.Option("--fragmented", help="Send datagrams too large for any link.")] = False,
-    lab: Annotated[str | None, typer.Option(help="A lab's id, where several run.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Send a packet that says "trace me", and show its way: `maglab trace c1 www` while `maglab up` runs elsewhere."""
-    from .trace import in_site
-
-    if os.geteuid() != 0:
-        raise CannotStart("only root may enter a lab's nodes: run it with sudo")
-    check_writable(json_file)
-    journey = in_site(_running(lab), client, vip, source_port=source_port, count=count, fragmented=fragmented)
-    for line in journey.lines():
-        _say(line)
-    write_json(json_file, journey.document())
-    raise typer.Exit(0 if journey.hops else 1)
-
-
-def _running(lab: str | None) -> Site:
-    """Returns the lab that runs; WrongUse if there is none, or several and none was named."""
-    running = {site.id: site for site in sites() if site.is_owned or site.is_kept}
-    if lab in running:
-        return running[lab]
-    if lab is None and len(running) == 1:
-        return next(iter(running.values()))
-    there = ", ".join(running) or "none: start one with maglab up, in another terminal"
-    raise WrongUse(f"no lab {lab!r} is running; there are {there}" if lab else f"name a --lab; running are {there}")
-
-
-@app.command(short_help="Draw a topology.")
-def graph(
-    topology: Annotated[str, typer.Argument(help="Topology to draw.")] = "rack",
-    maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs.")] = None,
-    endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints.")] = None,
-    clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
-    format: Annotated[Format | None, typer.Option(help="Default: as FILE ends, else text.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
-    all_nodes: Annotated[bool, typer.Option("--all", help="Draw every node, however many are wired alike.")] = False,
-) -> None:
-    """Draw a topology: `maglab graph rack --maglevs 4 -o rack.svg`. Needs no root."""
-    from . import graph as drawing
-    from .laboratory import load_topology
-    from .wiring import of_topo
-
-    given = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    options = {name: number for name, number in given.items() if number is not None}
-    check_writable(output, "--output")
-    wiring = of_topo(load_topology(topology, options))
-    drawn = drawing.draw(wiring, format or drawing.format_of(output), everyone=all_nodes)
-    if output is None:
-        typer.echo(drawn, nl=False)
-    else:
-        output.write_text(drawn, encoding="utf-8")
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
@@ -317,6 +255,8 @@ def simulate(
 
 
 register_classroom(app)
+register_looking(app)
+register_figures(app)
 register_upkeep(app)
 register_recorded(app)
 
@@ -331,7 +271,7 @@ def _in_url(address: Address) -> str:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    raise Terminated
 
 
 def main() -> None:

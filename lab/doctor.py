@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from . import tcp_md5
 from .faults.impaired import NETEM_TRIAL
 from .nodes import project_python
 from .sdn_router import RYU_PYTHON
@@ -56,6 +57,9 @@ def examine() -> Iterator[Finding]:
     )
     has_ryu = RYU_PYTHON.exists()
     yield Finding("Ryu", has_ryu, False, str(RYU_PYTHON) if has_ryu else "no topology sdn: make setup")
+    signs = tcp_md5.is_there()
+    follows = "BGP sessions can have a password" if signs else "BGP sessions cannot have a password"
+    yield Finding("TCP MD5 signatures", signs, False, follows)
     if is_root:
         yield from _kernel()
 

@@ -17,3 +17,7 @@ class CannotStart(LabError):
 
 class NotInTime(LabError):
     """A condition did not come true before its deadline; the text says what was still missing."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unlike Ctrl-C, which may be meant for one command, it ends everything."""

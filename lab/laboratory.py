@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import os
@@ -24,7 +25,8 @@ from maglev.config import Vip
 from maglev.errors import ConfigError
 from maglev.swap import VARIABLE as STUDENT
 
-from . import convergence, interrupts, particulars, timeline
+from . import convergence, interrupts, particulars, tcp_md5, timeline, wiring
+from .capture import Captures
 from .connections import Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
@@ -39,7 +41,6 @@ from .traffic.costs import with_children
 from .traffic.handle import Handle
 from .traffic.kinds import Traffic
 from .waiting import wait_until
-from .wiring import of_topo
 
 SERVERS = ("python", "nginx")
 
@@ -49,9 +50,14 @@ class _Net(Mininet):  # type: ignore[misc]
 
     inited = True
 
-    def __init__(self, site: Site, topo: Topo, servers: str) -> None:
-        self._site, self._servers = site, servers
+    def __init__(self, site: Site, topo: Topo, servers: str, when_wired: Callable[[], None]) -> None:
+        self._site, self._servers, self._when_wired = site, servers, when_wired
         super().__init__(topo=topo, controller=None, build=False)
+
+    def configHosts(self) -> None:
+        """Starts the nodes' daemons, after what has to be there before their first packet."""
+        self._when_wired()
+        super().configHosts()
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
         return super().addHost(name, cls, **{"servers": self._servers, **params, "site": self._site})
@@ -63,8 +69,8 @@ class Lab(Faults, Moves, Observation):
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
     `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
-    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `progress` is told,
-    in a few words, what is being done.
+    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `pcap` names a
+    directory for captures of all links, from the first packet on. `progress` is told, in a few words, what is done.
     """
 
     def __init__(
@@ -76,12 +82,14 @@ class Lab(Faults, Moves, Observation):
         servers: str = "python",
         configure: Callable[[dict[str, Any]], None] = lambda document: None,
         student: Mapping[str, Path] | None = None,
+        pcap: Path | str | None = None,
         progress: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.topology = topology
         self._topo = load_topology(topology, options)
+        self.wiring = wiring.of_topo(self._topo)
         self.document = copy.deepcopy(self._topo.cluster)
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
         if student:
@@ -94,10 +102,13 @@ class Lab(Faults, Moves, Observation):
         self._progress = progress
         self._net: _Net | None = None
         self._site: Site | None = None
+        self._pcap = Path(pcap).absolute() if pcap is not None else None
+        self._captures: list[Captures] = []
         self._connections: list[Connections] = []
         self._traffic: list[Handle[Any]] = []  # of every other kind, which may still run
         self.timeline = Timeline()
-        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table, **options}
+        self._asked_for = {"topology": topology, "hash": hash, "connection_table": connection_table}
+        self._asked_for |= tcp_md5.hidden(options)
         self._begin_registry()
         self._student = dict(student or {})
         self.start_s = 0.0
@@ -136,15 +147,18 @@ class Lab(Faults, Moves, Observation):
         nursery_of(site)  # makes itself ready while nodes are wired
         write_config(site.directory / CONFIG, self.document)
         self._progress("wiring nodes and starting daemons")
-        self._net = _Net(site, self._topo, self._servers)
+        self.wiring.write(site.directory / wiring.FILE)
+        self._net = _Net(site, self._topo, self._servers, self._capture_all)
         self._net.build()
         self._progress("waiting for BGP and health checks")
         self.wait_converged()
+        for capture in self._captures:
+            capture.note()  # now that forwarders say which engine they took
 
     def _tell_about_it(self) -> None:
         self.timeline.about(
             lab=self._asked_for,
-            wiring=asdict(of_topo(self._topo)),
+            wiring=asdict(self.wiring),
             command=particulars.command(),
             versions=particulars.versions(),
             machine=particulars.machine(),
@@ -159,6 +173,10 @@ class Lab(Faults, Moves, Observation):
     def _take_away(self) -> None:
         self._end_recordings()
         self._end_background()
+        for capture in self._captures:
+            with contextlib.suppress(LabError):  # what is not written yet is lost with it
+                capture.finish()
+        self._captures.clear()
         self._end_traffic()
         if self._net is not None:
             for node in self._net.hosts:
@@ -177,6 +195,7 @@ class Lab(Faults, Moves, Observation):
     def leave_running(self) -> str:
         """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
         site = self._running_site
+        self._end_recordings()
         for node in self.net.hosts:
             node.outlive_owner()
         site.keep()
@@ -279,8 +298,8 @@ class Lab(Faults, Moves, Observation):
         self._traffic.append(handle)
 
     def vip(self, name: str) -> Vip:
-        """Returns a VIP by name; WrongUse, naming those there are, if there is none."""
-        wanted = next((vip for vip in self.config.vips if vip.name == name), None)
+        """Returns a VIP by name, at the first of its addresses; WrongUse, naming those there are, if there is none."""
+        wanted = next((vip for vip in self.config.placed_vips if vip.name == name), None)
         if wanted is None:
             raise WrongUse(f"there is no VIP {name!r}; there are {', '.join(vip.name for vip in self.config.vips)}")
         return wanted
@@ -298,6 +317,18 @@ class Lab(Faults, Moves, Observation):
         self.node(client, "client")
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
+
+    # Captures
+
+    def capture(self, directory: Path | str, *links: str) -> Captures:
+        """Captures both ends of links, or all links, into a directory until the lab stops; or as a context manager."""
+        captures = Captures.of(self, Path(directory).absolute(), links)
+        self._captures.append(captures)
+        return captures
+
+    def _capture_all(self) -> None:
+        if self._pcap is not None:
+            self.capture(self._pcap)
 
     # Convergence
 
@@ -322,7 +353,7 @@ class Lab(Faults, Moves, Observation):
             str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
                 machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
             }
-            for vip in self.config.vips
+            for vip in self.config.placed_vips
         }
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
 

@@ -76,7 +76,7 @@ class Moves:
     def _wait_unused(self, vip: str, what: str) -> None:
         """Waits until nothing more comes to Maglevs that serve a VIP's address and do not announce it."""
         moved = next(each for each in self.config.vips if each.name == vip)
-        names = {each.name for each in self.config.vips if each.network == moved.network}
+        names = self.config.sharing_addresses_with(vip)
         nodes = self._serving(*moved.also_served_by)
         if not nodes:
             return

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
-from . import bird, interfaces, namespace, netlink, nginx
+from . import bird, interfaces, namespace, netlink, nginx, tcp_md5
 from .bird import session_name
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
@@ -80,6 +80,7 @@ class LabNode(Node):  # type: ignore[misc]
     """A machine in a network namespace of its own, with daemons that live and die with it."""
 
     role = "node"
+    bgp_password = ""  # of those that speak BGP
 
     def __init__(self, name: str, inNamespace: bool = True, **params: Any) -> None:
         self.site: Site = params.get("site") or site_of_mn()
@@ -251,11 +252,13 @@ class Router(LabNode):
 
     `vip_prefix` and, for IPv6, `vip_prefix6` are what its import filters let in, and nothing else. `ecmp` is how it
     spreads over next hops: `threshold`, as the kernel's multipath routes do, or `resilient`, by next-hop groups of so
-    many `buckets`, which may move to another next hop when they have been idle for `idle_timer_s`.
+    many `buckets`, which may move to another next hop when they have been idle for `idle_timer_s`. With a
+    `bgp_password` it hears only Maglevs that sign with the same (RFC 2385).
     """
 
     role = "router"
     nft_family = "inet"  # in which its kernel sees packets on their way to Maglevs
+    hashes_fragments_alike = True  # whether all fragments of a packet go the same way
 
     @staticmethod
     def hook_of_leaving(interfaces: Sequence[str]) -> str:
@@ -269,8 +272,10 @@ class Router(LabNode):
         ecmp: str = "threshold",
         buckets: int = 128,
         idle_timer_s: float = 0.0,
+        bgp_password: str = "",
         **params: Any,
     ) -> Any:
+        self.bgp_password = tcp_md5.usable(bgp_password)
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.is_resilient = ecmp == "resilient"
         self._groups = ["--table", str(BIRD_TABLE), "--buckets", str(buckets), "--idle-timer", f"{idle_timer_s:g}"]
@@ -278,7 +283,7 @@ class Router(LabNode):
 
     def start_daemons(self) -> None:
         self._count_vip_packets()
-        (self.directory / "bird.conf").write_text(self.bird_config())
+        tcp_md5.write_private(self.directory / "bird.conf", self.bird_config())
         self.start("bird", ["bird", "-f", "-c", self._file("bird.conf"), "-s", self._file("bird.ctl")])
         if self.is_resilient:
             self.start("nexthops", [project_python(), "-m", "lab.nexthops", *self._groups])
@@ -308,6 +313,7 @@ protocol device {{ scan time 1; }}
         """
         network = ip_network(prefix)
         table = f"    kernel table {BIRD_TABLE};\n" if self.is_resilient else ""
+        password = f'    password "{self.bgp_password}";\n' if self.bgp_password else ""
         return f"""protocol kernel {{
 {table}    ipv{version} {{ import none; export where source = RTS_BGP; }};
     merge paths on limit 64;
@@ -319,7 +325,7 @@ filter only_vips{version} {{
 template bgp maglev{version} {{
     local as {ROUTER_AS};
     direct;
-    ttl security on;
+{password}    ttl security on;
     hold time {HOLD_TIME_S};
     keepalive time 1;
     connect delay time 1;
@@ -375,6 +381,12 @@ template bgp maglev{version} {{
         states = bird.answer(self.directory / "bird.ctl", "show protocols")
         return bird.sessions(states, [other.node.name for _, other in self.neighbours("maglev")])
 
+    def sessions_with(self, maglev: str) -> list[list[str]]:
+        """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""
+        names = {session_name(maglev, version) for version in (4, 6)}
+        lines = (line.split() for line in self.birdc("show", "protocols").splitlines())
+        return [words for words in lines if words[:1] and words[0] in names]
+
     def tell_sessions(self, maglev: str, command: str) -> None:
         """Has BIRD restart, disable or enable its sessions with a Maglev, one over each family."""
         for _, other in self.neighbours("maglev"):
@@ -412,12 +424,19 @@ class ConfiguredNode(LabNode):
 
 
 class Maglev(ConfiguredNode):
-    """A load balancer: forwarder, and ExaBGP with the controller as its API process."""
+    """A load balancer: forwarder, and ExaBGP with the controller as its API process.
+
+    With a `bgp_password` it signs what it says to routers, and hears only those that sign with the same (RFC 2385).
+    """
 
     role = "maglev"
 
+    def config(self, bgp_password: str = "", **params: Any) -> Any:
+        self.bgp_password = tcp_md5.usable(bgp_password)
+        return super().config(**params)
+
     def start_daemons(self) -> None:
-        (self.directory / "exabgp.conf").write_text(self.exabgp_config())
+        tcp_md5.write_private(self.directory / "exabgp.conf", self.exabgp_config())
         self.start_maglev("forwarder", "--maglev", self.name)
         exabgp = str(Path(project_python()).with_name("exabgp"))
         environment = {
@@ -435,6 +454,7 @@ class Maglev(ConfiguredNode):
         over each family."""
         command = [project_python(), "-m", "maglev", "controller", "--maglev", self.name]
         command += ["--config", str(self.config_file), "--control", str(self.control)]
+        password = f"md5-password '{self.bgp_password}';\n    " if self.bgp_password else ""
         sessions = "".join(
             f"""neighbor {theirs} {{
     router-id {self.address};
@@ -442,7 +462,7 @@ class Maglev(ConfiguredNode):
     local-as {MAGLEV_AS};
     peer-as {ROUTER_AS};
     hold-time {HOLD_TIME_S};
-    outgoing-ttl 255;
+    {password}outgoing-ttl 255;
     incoming-ttl 255;
     family {{ ipv{version} unicast; }}
     api {{ processes [ controller ]; }}

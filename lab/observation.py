@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import observe, timeline, usage
+from . import observe, timeline, usage, ways
 from .connections import Connection, Connections
 from .errors import LabError, WrongUse
 from .observe import Snapshot
@@ -43,6 +43,10 @@ class Observation:
         for held in tuple(self._connections):
             with contextlib.suppress(LabError, OSError, ValueError):
                 yield from held.all()
+
+    def ways(self) -> ways.Record:
+        """Returns a record, not begun, of the Maglevs by which each flow goes: a context manager."""
+        return ways.Record([node for node in self.net.hosts if node.role == "router"])
 
     def recording(self, interval_s: float = 1.0, file: Path | None = None) -> Recording:
         """Samples the lab into its timeline from now on, until the context ends; `file` then gets a copy of it."""

@@ -14,21 +14,24 @@ Whatever else the function takes, `maglab run` takes as an option. `lab/scenario
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import random
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .errors import CannotStart, LabError, NotInTime, WrongUse
+from .faults import Fault
 from .laboratory import Lab
 from .verdict import Verdict
 
+REPORT_INTERVAL_S = 0.5  # between samples
 SCENARIOS = Path(__file__).parent / "scenarios"
 # What a lab can do without, to show what it is for: and what happens in its place.
 PROTECTIONS = {
@@ -52,31 +55,62 @@ class Run:
         without: Collection[str] = (),
         say: Callable[[str], None] = print,
         meet: Callable[[Verdict], None] = lambda verdict: None,
+        reports: Path | None = None,
     ) -> None:
-        """`say` is told what is being done, `meet` each verdict, at once; WrongUse for an unknown protection."""
+        """`say` is told what is being done, `meet` each verdict, at once; `reports` is where pages of labs go.
+
+        WrongUse for an unknown protection.
+        """
         if unknown := sorted(set(without) - set(PROTECTIONS)):
             raise WrongUse(f"{unknown[0]!r} cannot be done without; allowed: {', '.join(PROTECTIONS)}")
         self.seed = seed
         self.random = random.Random(seed)
         self.without = frozenset(without)
         self.verdicts: list[Verdict] = []
-        self.labs: list[Lab] = []
-        self.say, self._meet = say, meet
+        self.say, self._meet, self._reports = say, meet, reports
+        self._running: list[Lab] = []
 
     def protects(self, protection: str) -> bool:
         """Says whether a protection is on, for what `lab` cannot switch off by itself."""
         return protection not in self.without
 
-    def lab(self, topology: str = "rack", **options: Any) -> Lab:
-        """Returns a lab, not yet started, without what this run is to do without."""
+    @contextlib.contextmanager
+    def lab(self, topology: str = "rack", **options: Any) -> Iterator[Lab]:
+        """Runs a lab without what this run is to do without; at its end it is reported on, if that was asked for."""
+        with self.configured(topology, **options) as lab:
+            self._running.append(lab)
+            recording = lab.recording(REPORT_INTERVAL_S) if self._reports else contextlib.nullcontext()
+            try:
+                with recording:
+                    yield lab
+            finally:
+                self._running.remove(lab)
+                self._report(lab)
+
+    def configured(self, topology: str = "rack", **options: Any) -> Lab:
+        """Returns a lab that is not yet running, without what this run is to do without."""
         if not self.protects("connection-table"):
             options["connection_table"] = False
         if not self.protects("maglev-hashing"):
             options["hash"] = "modulo"
         configure = options.pop("configure", lambda document: None)
-        lab = Lab(topology, configure=lambda document: self._weaken(document, configure), progress=self.say, **options)
-        self.labs.append(lab)
-        return lab
+        return Lab(topology, configure=lambda document: self._weaken(document, configure), progress=self.say, **options)
+
+    @staticmethod
+    def protected(topology: str = "rack", **options: Any) -> Lab:
+        """Returns the lab that `configured` would return if nothing had to be done without: for theory."""
+        return Lab(topology, **options)
+
+    def leave(self, lab: Lab, name: str) -> Fault:
+        """Has a node leave: drained, or without that protection with no goodbye."""
+        return lab.drain(name) if self.protects("drain") else lab.power_off(name)
+
+    def _report(self, lab: Lab) -> None:
+        if self._reports is not None:
+            self._reports.mkdir(parents=True, exist_ok=True)
+            number = len(list(self._reports.glob("*.html"))) + 1
+            for suffix in ("html", "md"):
+                lab.report(self._reports / f"{number:02}-{lab.topology}-seed-{self.seed}.{suffix}")
 
     def _weaken(self, document: dict[str, Any], configure: Callable[[dict[str, Any]], None]) -> None:
         """Makes the script's changes to the configuration, and then takes out what is to be done without."""
@@ -94,6 +128,8 @@ class Run:
         """Takes verdicts into the run's result; a run is good if all of them hold."""
         for verdict in verdicts:
             self.verdicts.append(verdict)
+            for lab in self._running:
+                lab.timeline.judged(verdict)
             self._meet(verdict)
 
 

@@ -16,12 +16,12 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import interfaces, namespace, netlink
+from . import interfaces, namespace, netlink, tcp_md5
 from .bird import ESTABLISHED
 from .errors import CannotStart, LabError
 from .interfaces import OUTER_MTU_BYTES
@@ -59,6 +59,7 @@ class SdnRouter(Router):
     """
 
     nft_family = "netdev"  # its kernel does not forward what the switch takes
+    hashes_fragments_alike = False  # later ones show no ports
 
     @staticmethod
     def hook_of_leaving(interfaces: Sequence[str]) -> str:
@@ -70,9 +71,11 @@ class SdnRouter(Router):
         vip_prefix: str = "192.0.2.0/24",
         vip_prefix6: str = "2001:db8::/64",
         datapath: str = "auto",
+        bgp_password: str = "",
         **params: Any,
     ) -> Any:
         check_programs()
+        self.bgp_password = tcp_md5.usable(bgp_password)
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
         self.management = self.directory / f"{BRIDGE}.mgmt"
@@ -90,7 +93,7 @@ class SdnRouter(Router):
 
     def start_controller(self) -> None:
         """Starts the Ryu application alone: the switch goes on as it is."""
-        (self.directory / "controller.json").write_text(json.dumps(self.document(), indent=2))
+        tcp_md5.write_private(self.directory / "controller.json", json.dumps(self.document(), indent=2))
         command = [str(RYU_PYTHON), "-W", "ignore", "-m", "lab.sdn", self._file("controller.json")]
         self.start("controller", command)
 
@@ -105,6 +108,7 @@ class SdnRouter(Router):
         return {
             "as": ROUTER_AS,
             "peer_as": MAGLEV_AS,
+            "password": self.bgp_password,
             "router_id": self.address,
             "allowed": list(self.vip_prefixes.values()),
             "management": str(self.management),
@@ -256,15 +260,27 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
 
     def sessions(self) -> dict[str, str]:
         """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
-        try:
-            states: Mapping[str, str] = self._ask("GET", "/status")["sessions"]
-        except LabError:
-            states = {}
+        states = self._session_states()
         found = {}
         for _, other in self.neighbours("maglev"):
-            each = [states.get(address, NO_ANSWER) for address in self.addresses_of(other).values()]
+            each = [states.get(address, [NO_ANSWER])[0] for address in self.addresses_of(other).values()]
             found[other.node.name] = next((state for state in each if state != ESTABLISHED), ESTABLISHED)
         return found
+
+    def sessions_with(self, maglev: str) -> list[list[str]]:
+        """Returns what the controller says of its sessions with a Maglev: of each the peer, the state, since when."""
+        states = self._session_states()
+        ends = [other for _, other in self.neighbours("maglev") if other.node.name == maglev]
+        addresses = [address for end in ends for address in self.addresses_of(end).values()]
+        return [[address, *states.get(address, [NO_ANSWER])] for address in addresses]
+
+    def _session_states(self) -> dict[str, list[str]]:
+        """Returns state and beginning of each session, by the peer's address; nothing if the controller is silent."""
+        try:
+            states: dict[str, list[str]] = self._ask("GET", "/status")["sessions"]
+        except LabError:
+            return {}
+        return states
 
     def tell_sessions(self, maglev: str, command: str) -> None:
         """Has the controller restart, disable or enable its sessions with a Maglev."""

@@ -105,16 +105,21 @@ class Journey:
         }
 
 
-def nodes_of(site: Site) -> dict[str, Run]:
-    """Returns how to run commands on the nodes of a running lab, by name; LabError if there are none."""
+def shells_of(site: Site) -> dict[str, int]:
+    """Returns the processes that hold the nodes of a running lab, by name; LabError if there are none."""
     found = {}
     for process in site.ledger():
         name, _, what = process.what.partition(": ")
         if what == f"mininet:{name}" and process.alive:
-            found[name] = partial(_run_in, process.pid, {**os.environ})
+            found[name] = process.pid
     if not found:
         raise LabError(f"no node of the lab {site.id} is running")
     return found
+
+
+def nodes_of(site: Site) -> dict[str, Run]:
+    """Returns how to run commands on the nodes of a running lab, by name; LabError if there are none."""
+    return {name: partial(_run_in, pid, {**os.environ}) for name, pid in shells_of(site).items()}
 
 
 def _run_in(pid: int, environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
@@ -171,7 +176,7 @@ def _next_hop(run: Run, interface: str, told: Mapping[str, Any], fragmented: boo
 
 
 def _vip(config: Config, name: str, fragmented: bool) -> Vip:
-    allowed = {vip.name: vip for vip in config.vips if vip.protocol in ("tcp", "udp") and vip.port}
+    allowed = {vip.name: vip for vip in reversed(config.placed_vips) if vip.protocol in ("tcp", "udp") and vip.port}
     if name not in allowed:
         raise WrongUse(f"there is no VIP {name!r} with ports; there are {', '.join(allowed)}")
     if fragmented and allowed[name].protocol != "udp":

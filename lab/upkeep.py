@@ -16,6 +16,7 @@ from .results import JsonFile, check_writable, write_json
 from .site import Site, sites
 
 console = Console()
+NUMBERS = ("age", "processes", "memory", "cores", "CPU")  # headings of columns that are set to the right
 
 
 def register(app: typer.Typer) -> None:
@@ -76,10 +77,10 @@ def print_labs(console: Console, labs: Sequence[Standing]) -> None:
     if not labs:
         console.print("no labs")
         return
-    table = _bare_table("id", "topology", "state", "owner", "age", "processes", "memory", "CPU")
+    table = _bare_table("id", "topology", "state", "owner", "age", "processes", "memory", "cores")
     for each in labs:
         owner = "" if each.owner is None else str(each.owner)
-        count, cores = str(len(each.processes)), f"{each.cpu_s / max(each.age_s, 1):.2f} cores"
+        count, cores = str(len(each.processes)), f"{each.cpu_s / max(each.age_s, 1):.2f}"
         table.add_row(each.id, each.topology, each.state, owner, _age(each.age_s), count, _mb(each), cores)
     console.print(table)
     for each in labs:
@@ -99,7 +100,7 @@ def print_processes(console: Console, lab: Standing) -> None:
 def _bare_table(*headings: str) -> Table:
     table = Table(box=None)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("age", "processes", "memory", "CPU") else "left")
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
     return table
 
 

@@ -116,13 +116,17 @@ class Wiring:
 def read(path: Path) -> Wiring:
     """Returns the wiring in a file; LabError if there is none, or it is no such file."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        nodes = [Node(each["name"], each["role"], tuple(each["addresses"])) for each in document["nodes"]]
-        links = [Link(each["name"], _ends(each["ends"])) for each in document["links"]]
+        return of_document(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise LabError(f"{path} is not there: no running lab has this directory") from None
     except (ValueError, KeyError, TypeError) as error:
         raise LabError(f"{path} is damaged: {error}") from None
+
+
+def of_document(document: Mapping[str, Any]) -> Wiring:
+    """Returns the wiring that a JSON document stands for; KeyError, TypeError or ValueError if it is none."""
+    nodes = [Node(each["name"], each["role"], tuple(each["addresses"])) for each in document["nodes"]]
+    links = [Link(each["name"], _ends(each["ends"])) for each in document["links"]]
     return Wiring(tuple(nodes), tuple(links))
 
 

@@ -161,12 +161,10 @@ def _controller(options: argparse.Namespace) -> None:
 
 
 def _endpoint(options: argparse.Namespace) -> None:
-    from . import config as configuration
-    from . import endpoint
+    from .endpoint import EndpointDaemon
 
-    config = configuration.load(options.config)
     control = options.control or _control(options, f"endpoint-{options.address or 'self'}")
-    endpoint.run(config, options.address, Path(control), options.decapsulation)
+    EndpointDaemon(options.config, options.address).run(Path(control), options.decapsulation)
 
 
 def _nameserver(options: argparse.Namespace) -> None:

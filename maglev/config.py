@@ -19,6 +19,7 @@ from maglev.config_objects import (
     Config,
     ConnectionTable,
     Endpoint,
+    EndpointOptions,
     ForwarderOptions,
     Fragments,
     HealthCheck,
@@ -29,6 +30,7 @@ from maglev.config_objects import (
     QuicCid,
     Vip,
 )
+from maglev.config_prefixes import PrefixGroup
 from maglev.config_rules import RULES, Draft
 from maglev.errors import ConfigError, Problem
 from maglev.refusals import Inner, keys_of, problems_of, shown
@@ -37,6 +39,7 @@ __all__ = [
     "Config",
     "ConnectionTable",
     "Endpoint",
+    "EndpointOptions",
     "ForwarderOptions",
     "HealthCheck",
     "MaglevMachine",
@@ -93,8 +96,10 @@ def parse(text: str, file: str = "<config>") -> Config:
         shard=outline.shard,
         maglevs=tuple(draft.maglevs.values()),
         pools=draft.pools,
+        prefix_groups=draft.prefix_groups,
         vips=tuple(draft.vips.values()),
         forwarder=outline.forwarder,
+        endpoint=outline.endpoint,
         metrics=outline.metrics,
     )
 
@@ -107,8 +112,10 @@ class _Outline(BaseModel):
     shard: Name = Field(default="default", description=A_NAME)
     maglevs: list[Any] = Field(default=[], description="a list of Maglevs, such as [{name: m1, address: 10.1.1.2}]")
     pools: dict[str, Any] = Field(default={}, description="a mapping from names to pools")
+    prefix_groups: dict[str, Any] = Field(default={}, description="a mapping from names to lists of prefixes")
     vips: list[Any] = Field(default=[], description="a list of VIPs")
     forwarder: ForwarderOptions = Field(default=ForwarderOptions(), description="a mapping with forwarder options")
+    endpoint: EndpointOptions = Field(default=EndpointOptions(), description="a mapping with endpoint options")
     metrics: Metrics = Field(default=Metrics(), description="where metrics are served, such as {port: 9400}")
 
 
@@ -140,11 +147,15 @@ class _Reader:
         maglevs = self._sound(MaglevMachine, self._sharded("maglevs", outline.maglevs))
         vips = self._sound(Vip, self._sharded("vips", outline.vips))
         pools = self._sound(Pool, ((f"pools.{name}", pool) for name, pool in outline.pools.items()))
+        listed = ((f"prefix_groups.{name}", group) for name, group in outline.prefix_groups.items())
+        groups = self._sound(PrefixGroup, listed)
         return Draft(
             maglevs=maglevs,
             pools={path.removeprefix("pools."): pool for path, pool in pools.items()},
             vips=vips,
             pool_names=frozenset(outline.pools),
+            prefix_groups={path.removeprefix("prefix_groups."): group.root for path, group in groups.items()},
+            group_names=frozenset(outline.prefix_groups),
             all_maglevs=len(maglevs) == len(outline.maglevs) and not refused_maglevs,
             forwarder=outline.forwarder,
         )
@@ -167,6 +178,7 @@ _INNER: Inner = {
     "endpoints": Endpoint,
     "health_check": HealthCheck,
     "forwarder": ForwarderOptions,
+    "endpoint": EndpointOptions,
     "connection_table": ConnectionTable,
     "fragments": Fragments,
     "metrics": Metrics,

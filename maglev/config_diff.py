@@ -75,8 +75,10 @@ def _objects(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
         subject, before, after = f"{kind} {name}", old.get(name), new.get(name)
         if before is None or after is None:
             yield Change(subject, WHOLE, _kind(before, after), before, after)
-        else:
+        elif isinstance(before, BaseModel):
             yield from _fields(subject, "", before, after)
+        else:  # a prefix group is what it lists
+            yield from _members(subject, "prefix", _by_name(before), _by_name(after))
 
 
 def _fields(subject: str, prefix: str, old: BaseModel, new: BaseModel) -> Iterator[Change]:
@@ -131,7 +133,7 @@ def _first_field(item: BaseModel) -> str:
 
 
 def _singular(field: str) -> str:
-    return field.removesuffix("s")
+    return field.removesuffix("s").replace("_", " ")
 
 
 def _phrase(subject: str, changes: Sequence[Change]) -> str:
@@ -148,8 +150,8 @@ def _in_words(change: Change) -> str:
 
 
 def _details(value: object) -> str:
-    """Returns in brackets what an added object says beyond its name and its defaults."""
-    said = _fields_said(value) if isinstance(value, BaseModel) else ""
+    """Returns in brackets what an added object says beyond its name and its defaults, or lists."""
+    said = _shown(value, MOST_LISTED) if isinstance(value, BaseModel | tuple) else ""
     return f" ({said})" if said else ""
 
 
@@ -159,7 +161,7 @@ def _fields_said(value: BaseModel) -> str:
     return ", ".join(
         f"{field.replace('_', ' ')} {_shown(getattr(value, field), MOST_LISTED)}"
         for field in fields
-        if field != named and getattr(value, field) != fields[field].default
+        if field != named and getattr(value, field) not in (None, fields[field].default)
     )
 
 

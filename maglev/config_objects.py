@@ -14,9 +14,11 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from maglev.config_checks import HealthCheck
+from maglev.config_endpoint import EndpointOptions
 from maglev.config_fields import A_NAME, AN_ADDRESS, IP, ConfigObject, Name, read_address
 from maglev.config_forwarder import ConnectionTable, ForwarderOptions, Fragments, Metrics
 from maglev.config_pools import Endpoint, Member, Pool, flattened
+from maglev.config_prefixes import Prefixes, placed
 from maglev.config_vips import QuicCid, Vip
 from maglev.errors import MaglevError
 from maglev.flow import Address, pack_address
@@ -25,6 +27,7 @@ __all__ = [
     "Config",
     "ConnectionTable",
     "Endpoint",
+    "EndpointOptions",
     "ForwarderOptions",
     "Fragments",
     "HealthCheck",
@@ -86,8 +89,10 @@ class Config(ConfigObject):
     shard: Name = "default"
     maglevs: tuple[MaglevMachine, ...] = ()
     pools: Mapping[str, Pool] = {}
-    vips: tuple[Vip, ...] = ()
+    prefix_groups: Mapping[str, Prefixes] = {}
+    vips: tuple[Vip, ...] = ()  # as they are written
     forwarder: ForwarderOptions = ForwarderOptions()
+    endpoint: EndpointOptions = EndpointOptions()
     metrics: Metrics = Metrics()
 
     def maglev(self, name: str) -> MaglevMachine:
@@ -113,14 +118,27 @@ class Config(ConfigObject):
         shared = (vip.served_by for vip in self.vips if shard in vip.served_by)
         return tuple(dict.fromkeys((shard, *(other for shards in shared for other in shards))))
 
+    @cached_property
+    def placed_vips(self) -> tuple[Vip, ...]:
+        """All VIPs at their addresses: one of a prefix group stands here once for each prefix, under one name."""
+        return tuple(at for vip in self.vips for at in placed(vip, self.prefix_groups))
+
     def vips_of(self, shard: str) -> tuple[Vip, ...]:
-        """Returns the VIPs that a shard's Maglevs forward, sorted by address, protocol and port."""
-        mine = (vip for vip in self.vips if shard in vip.served_by)
-        return tuple(
-            sorted(
-                mine, key=lambda vip: (pack_address(vip.address), vip.network.prefixlen, vip.protocol_number, vip.port)
-            )
-        )
+        """Returns the VIPs that a shard's Maglevs forward, at their addresses, sorted by address, protocol and port."""
+        return tuple(sorted((vip for vip in self.placed_vips if shard in vip.served_by), key=_place))
+
+    def sharing_addresses_with(self, name: str) -> frozenset[str]:
+        """Returns the names of a VIP and of all that share an address with it, or with one that does.
+
+        Routers know addresses only: what becomes of one of them becomes of them all.
+        """
+        names: set[str] = set()
+        more = {name}
+        while more != names:
+            names = more
+            networks = {vip.network for vip in self.placed_vips if vip.name in names}
+            more = {vip.name for vip in self.placed_vips if vip.network in networks}
+        return frozenset(names)
 
     def pool_members(self, pool_name: str) -> tuple[Member, ...]:
         """Returns a pool flattened, sorted by address; KeyError if there is no such pool.
@@ -138,3 +156,8 @@ class Config(ConfigObject):
     def members_by_pool(self) -> Mapping[str, tuple[Member, ...]]:
         """All pools flattened, worked out once: forwarders ask for members many times a second."""
         return flattened(self.pools)
+
+
+def _place(vip: Vip) -> tuple[bytes, int, int, int]:
+    network = vip.network
+    return pack_address(network.network_address), network.prefixlen, vip.protocol_number, vip.port

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
 from maglev.config_fields import A_NAME, NAME_PATTERN
 from maglev.config_objects import ForwarderOptions, MaglevMachine, Pool, Vip
 from maglev.config_pools import reachable
+from maglev.config_prefixes import PrefixGroups, misfit, placed
 from maglev.flow import Address, pack_address
 from maglev.quic import server_id_of
 
@@ -23,20 +25,41 @@ SHARD_FIELDS = ("shard", "also_announced_by", "also_served_by")  # of a VIP
 
 @dataclass(frozen=True)
 class Draft:
-    """The sound objects of a document, by the path at which each stands there; `pools` by name."""
+    """The sound objects of a document, by the path at which each stands there; pools and prefix groups by name."""
 
     maglevs: Mapping[str, MaglevMachine]
     pools: Mapping[str, Pool]
     vips: Mapping[str, Vip]
     pool_names: frozenset[str]  # also of pools that are not sound
+    prefix_groups: PrefixGroups
+    group_names: frozenset[str]  # likewise
     all_maglevs: bool  # whether `maglevs` holds all of them
     forwarder: ForwarderOptions
+
+    @cached_property
+    def placed_vips(self) -> tuple[tuple[str, Vip], ...]:
+        """VIPs at their addresses, each with its path; without those of which something else has to be mended first."""
+        return tuple(
+            (path, at)
+            for path, vip in self.vips.items()
+            if vip.prefix_group is None or self._fits(vip, vip.prefix_group)
+            for at in placed(vip, self.prefix_groups)
+        )
+
+    def _fits(self, vip: Vip, group: str) -> bool:
+        return group in self.prefix_groups and not any(misfit(vip, prefix) for prefix in self.prefix_groups[group])
 
 
 def pool_names_are_names(draft: Draft) -> Iterator[Finding]:
     for name in sorted(draft.pool_names):
         if not re.fullmatch(NAME_PATTERN, name):
             yield f"pools.{name}", name, A_NAME
+
+
+def prefix_group_names_are_names(draft: Draft) -> Iterator[Finding]:
+    for name in sorted(draft.group_names):
+        if not re.fullmatch(NAME_PATTERN, name):
+            yield f"prefix_groups.{name}", name, A_NAME
 
 
 def at_least_one_maglev(draft: Draft) -> Iterator[Finding]:
@@ -54,8 +77,52 @@ def maglev_addresses_are_unique(draft: Draft) -> Iterator[Finding]:
 
 
 def vips_are_unique(draft: Draft) -> Iterator[Finding]:
-    found = ((path, f"{vip.shown} {vip.protocol_shown} {vip.port}") for path, vip in draft.vips.items())
-    yield from _repeated(found, "an address, protocol and port that no other VIP has")
+    found = ((path, f"{vip.shown} {vip.protocol_shown} {vip.port}") for path, vip in draft.placed_vips)
+    complained = set()
+    for finding in _repeated(found, "an address, protocol and port that no other VIP has"):
+        if finding[0] not in complained:  # once, however many prefixes its group has
+            complained.add(finding[0])
+            yield finding
+
+
+def prefix_groups_are_known(draft: Draft) -> Iterator[Finding]:
+    for path, vip in draft.vips.items():
+        if vip.prefix_group is not None and vip.prefix_group not in draft.group_names:
+            yield f"{path}.prefix_group", vip.prefix_group, f"the name of a prefix group: {_listing(draft.group_names)}"
+
+
+def suffixes_fit_their_prefixes(draft: Draft) -> Iterator[Finding]:
+    for path, vip in draft.vips.items():
+        room = [misfit(vip, prefix) for prefix in draft.prefix_groups.get(vip.prefix_group or "", ())]
+        if any(room):
+            shown = str(vip.suffix) if vip.prefix_length is None else f"{vip.suffix}/{vip.prefix_length}"
+            yield f"{path}.suffix", shown, next(filter(None, room))
+
+
+def prefixes_do_not_overlap(draft: Draft) -> Iterator[Finding]:
+    """An address in two prefixes would belong to two groups; sorted, a prefix comes right behind what holds it."""
+    listed = [
+        (prefix.version, prefix.network_address.packed, prefix.prefixlen, f"prefix_groups.{name}[{i}]", prefix)
+        for name, group in draft.prefix_groups.items()
+        for i, prefix in enumerate(group)
+    ]
+    first_at, first = "", None
+    for *_, field, prefix in sorted(listed):
+        if first is not None and prefix.overlaps(first):
+            yield field, str(prefix), f"a prefix that overlaps no other; {first_at} has {first}"
+        else:
+            first_at, first = field, prefix
+
+
+def prefixes_of_vips_keep_out_of_groups(draft: Draft) -> Iterator[Finding]:
+    """In a group's prefix the longest suffix counts, and a VIP's own prefix would stand between the two."""
+    grouped = [(name, prefix) for name, group in draft.prefix_groups.items() for prefix in group]
+    for path, vip in draft.vips.items():
+        if vip.address is not None and vip.prefix_length is not None:
+            held = next(((name, prefix) for name, prefix in grouped if prefix.overlaps(vip.network)), None)
+            if held:
+                allowed = f"an address, or a prefix that overlaps none of a prefix group; {held[0]} has {held[1]}"
+                yield f"{path}.address", vip.shown, allowed
 
 
 def pools_list_each_thing_once(draft: Draft) -> Iterator[Finding]:
@@ -111,11 +178,13 @@ def vips_name_each_shard_once(draft: Draft) -> Iterator[Finding]:
 def vips_of_an_address_share_their_shards(draft: Draft) -> Iterator[Finding]:
     """Routers know addresses, not ports: they would spread each VIP over the Maglevs of both."""
     first: dict[Hashable, tuple[str, Vip]] = {}
-    for path, vip in draft.vips.items():
+    complained = set()
+    for path, vip in draft.placed_vips:
         other_path, other = first.setdefault(vip.network, (path, vip))
         for field in SHARD_FIELDS:
             own, theirs = getattr(vip, field), getattr(other, field)
-            if own != theirs:
+            if own != theirs and (path, field) not in complained:  # once, however many prefixes its group has
+                complained.add((path, field))
                 allowed = f"what {other_path} says, which has the same address {other.shown}: {_said(theirs)}"
                 yield f"{path}.{field}", _said(own), allowed
 
@@ -189,15 +258,20 @@ def vip_addresses_are_virtual(draft: Draft) -> Iterator[Finding]:
     real = {address: field for field, address in _maglev_addresses(draft)}
     for name, pool in draft.pools.items():
         real |= {endpoint.address: f"{_at(name, i)}.address" for i, endpoint in enumerate(pool.endpoints)}
-    for path, vip in draft.vips.items():
+    for path, vip in draft.placed_vips:
         address = _machine_in(vip, real)
         if address is not None:
-            yield f"{path}.address", vip.shown, f"addresses that no machine has; {real[address]} has {address}"
+            yield _where(draft, path), vip.shown, f"addresses that no machine has; {real[address]} has {address}"
 
 
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     at_least_one_maglev,
     pool_names_are_names,
+    prefix_group_names_are_names,
+    prefix_groups_are_known,
+    suffixes_fit_their_prefixes,
+    prefixes_do_not_overlap,
+    prefixes_of_vips_keep_out_of_groups,
     names_are_unique,
     maglev_addresses_are_unique,
     vips_are_unique,
@@ -219,7 +293,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
 
 def _addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
     yield from _maglev_addresses(draft)
-    yield from ((f"{path}.address", vip.address) for path, vip in draft.vips.items())
+    yield from ((_where(draft, path), vip.network.network_address) for path, vip in draft.placed_vips)
     for name, pool in draft.pools.items():
         for i, endpoint in enumerate(pool.endpoints):
             yield f"{_at(name, i)}.address", endpoint.address
@@ -230,10 +304,16 @@ def _maglev_addresses(draft: Draft) -> Iterator[tuple[str, Address]]:
         yield from zip((f"{path}.address", f"{path}.address6"), machine.addresses, strict=False)
 
 
+def _where(draft: Draft, path: str) -> str:
+    """Returns the field that gives the VIP at a path its addresses."""
+    return f"{path}.address" if draft.vips[path].prefix_group is None else f"{path}.suffix"
+
+
 def _machine_in(vip: Vip, machines: Mapping[Address, str]) -> Address | None:
     """Returns the first address of a machine that belongs to a VIP, None if there is none."""
     if vip.prefix_length is None:
-        return vip.address if vip.address in machines else None
+        address = vip.network.network_address
+        return address if address in machines else None
     return next(filter(vip.network.__contains__, machines), None)
 
 

@@ -14,6 +14,8 @@ from maglev.quic import LONGEST_SERVER_ID_BYTES, NOT_ROUTABLE
 
 WITH_PORTS = ("tcp", "udp", TCP, UDP)
 A_VIP_ADDRESS = "an IP address or prefix, such as 192.0.2.1 or 192.0.2.0/28"
+A_PREFIX_GROUP = "the name of a prefix group, for a VIP without an address of its own"
+A_SUFFIX = "what follows the prefixes of the group, such as 0.0.0.1 or ::1, or a block such as 0.0.0.64/28"
 SHARDS = "a list of the names of shards"
 A_PROTOCOL = "tcp, udp, sctp, esp, ah, gre, or a protocol number from 0 to 255"
 PASSED_OVER_IN_V6 = (0, 43, 44, 51, 60)  # extension headers, AH among them (RFC 8200 §4): a packet is what follows them
@@ -21,11 +23,21 @@ PASSED_OVER_IN_V6 = (0, 43, 44, 51, 60)  # extension headers, AH among them (RFC
 
 def _vip_address(value: object) -> object:
     """Reads an address; a prefix that has not been taken apart yet has bits set behind it, or is none."""
+    return _address_or_prefix(value, A_VIP_ADDRESS)
+
+
+def _suffix(value: object) -> object:
+    return _address_or_prefix(value, A_SUFFIX)
+
+
+def _address_or_prefix(value: object, allowed: str) -> object:
+    if value is None:
+        return None
     with contextlib.suppress(ValueError):
         return read_address(value)
     prefix = read_interface(value)
     if prefix is None:
-        raise ValueError(A_VIP_ADDRESS)
+        raise ValueError(allowed)
     raise ValueError(f"a prefix without bits set behind it: {prefix.network}, or one address: {prefix.ip}")
 
 
@@ -55,10 +67,17 @@ class Vip(ConfigObject):
     """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2).
 
     While it moves to another shard, both serve it: `maglev.moving` says in which order.
+    One of a prefix group has a suffix instead of an address, until it is `config_prefixes.placed`.
     """
 
     name: Name = Field(description=A_NAME)
-    address: Annotated[IPv4Address | IPv6Address, BeforeValidator(_vip_address)] = Field(description=A_VIP_ADDRESS)
+    address: Annotated[IPv4Address | IPv6Address | None, BeforeValidator(_vip_address)] = Field(
+        description=f"{A_VIP_ADDRESS}, or a prefix_group and a suffix instead"
+    )
+    prefix_group: Name | None = Field(default=None, description=A_PREFIX_GROUP)
+    suffix: Annotated[IPv4Address | IPv6Address | None, BeforeValidator(_suffix)] = Field(
+        default=None, description=A_SUFFIX
+    )
     prefix_length: Annotated[int, Field(strict=True)] | None = Field(
         default=None, description="the bits of the address that count, if it is a prefix: a whole number"
     )
@@ -89,23 +108,40 @@ class Vip(ConfigObject):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, value: Any) -> Any:
-        """Gives protocols without ports the port 0, and takes an address with a length, such as 192.0.2.0/28, apart."""
+        """Gives protocols without ports the port 0, and takes an address with a length, such as 192.0.2.0/28, apart.
+
+        A VIP of a prefix group has no address, which is said by None; any other must have one.
+        """
         if not isinstance(value, dict):
             return value
         if value.get("protocol") not in (None, *WITH_PORTS):
             value = {"port": 0} | value
-        prefix = read_interface(value.get("address"))
-        if prefix is None or prefix.ip != prefix.network.network_address:
-            return value
-        if value.get("prefix_length") is not None:
-            raise ValueError("a length after the address or a prefix_length, not both")
-        return value | {"address": prefix.ip, "prefix_length": prefix.network.prefixlen}
+        if value.get("address") is None:
+            value = {key: item for key, item in value.items() if key != "address"}
+            value |= {"address": None} if value.get("prefix_group") is not None else {}
+        return _taken_apart(_taken_apart(value, "address"), "suffix")
+
+    @field_validator("prefix_group")
+    @classmethod
+    def _group_has_no_address(cls, group: str | None, info: ValidationInfo) -> str | None:
+        if group is not None and info.data.get("address") is not None:
+            raise ValueError("a prefix_group with a suffix, or an address, not both")
+        return group
+
+    @field_validator("suffix")
+    @classmethod
+    def _suffix_needs_a_group(cls, suffix: object, info: ValidationInfo) -> object:
+        if "prefix_group" not in info.data:
+            return suffix
+        if (suffix is None) != (info.data["prefix_group"] is None):
+            raise ValueError(f"{A_SUFFIX}; it goes with a prefix_group, and a prefix_group with it")
+        return suffix
 
     @field_validator("prefix_length")
     @classmethod
     def _length_suits_address(cls, length: int | None, info: ValidationInfo) -> int | None:
         """Returns None for the length of a whole address: there is one way to say each thing."""
-        address = info.data.get("address")
+        address = info.data.get("address") or info.data.get("suffix")
         if length is None or address is None:
             return length
         try:
@@ -119,7 +155,8 @@ class Vip(ConfigObject):
     @classmethod
     def _protocol_is_seen(cls, protocol: str | int, info: ValidationInfo) -> str | int:
         number = PROTOCOL_NUMBERS.get(protocol, protocol) if isinstance(protocol, str) else protocol
-        if isinstance(info.data.get("address"), IPv6Address) and number in PASSED_OVER_IN_V6:
+        address = info.data.get("address") or info.data.get("suffix")
+        if isinstance(address, IPv6Address) and number in PASSED_OVER_IN_V6:
             raise ValueError("a protocol that is no extension header of IPv6: Maglev looks at what follows those")
         return protocol
 
@@ -174,11 +211,25 @@ class Vip(ConfigObject):
 
     @property
     def network(self) -> IPv4Network | IPv6Network:
-        """All addresses of the VIP."""
+        """All addresses of the VIP; ValueError for one of a prefix group that has not been placed."""
+        if self.address is None:
+            raise ValueError(f"{self.name} has an address in each prefix of the group {self.prefix_group}")
         length = self.address.max_prefixlen if self.prefix_length is None else self.prefix_length
         return ip_network((self.address, length))
 
     @property
     def shown(self) -> str:
         """The VIP's address as a person writes it: 192.0.2.1, or 192.0.2.0/28."""
+        if self.address is None:
+            return f"{self.suffix} in each prefix of {self.prefix_group}"
         return str(self.address) if self.prefix_length is None else str(self.network)
+
+
+def _taken_apart(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """Returns what is said of a VIP with the length behind an address as its prefix_length."""
+    prefix = read_interface(value.get(key))
+    if prefix is None or prefix.ip != prefix.network.network_address:
+        return value
+    if value.get("prefix_length") is not None:
+        raise ValueError(f"a length after the {key} or a prefix_length, not both")
+    return value | {key: prefix.ip, "prefix_length": prefix.network.prefixlen}

@@ -83,9 +83,10 @@ class Plan:
     def __init__(self, config: Config, maglev: MaglevMachine) -> None:
         found: dict[tuple[Address, HealthCheck], dict[Check, None]] = {}
         for vip in config.vips_of(maglev.shard):
+            address = vip.network.network_address
             for member in config.vip_members(vip):
                 for method in member.health_checks:
-                    check = Check(member.address, method, vip.address if method.through == "vip" else None)
+                    check = Check(member.address, method, address if method.through == "vip" else None)
                     found.setdefault((member.address, method), {})[check] = None
         for peer in (peer for shard in config.allies(maglev.shard) for peer in config.peers(shard)):
             for method in peer.health_checks if peer.address != maglev.address else ():

@@ -99,8 +99,9 @@ def _listed(shards: tuple[str, ...]) -> str:
 def _placed(document: Mapping[str, Any], config: Config, moved: Vip, place: _Place) -> dict[str, Any]:
     """Returns the document with all VIPs of an address in another place."""
     changed = copy.deepcopy(dict(document))
+    names = config.sharing_addresses_with(moved.name)
     for entry, vip in zip(changed["vips"], config.vips, strict=True):
-        if vip.network == moved.network:
+        if vip.name in names:
             for field, value in place._asdict().items():
                 entry.pop(field, None)
                 if value:

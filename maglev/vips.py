@@ -189,6 +189,8 @@ def build_map(
 ) -> VipMap:
     """Returns the map of `vips`, what stands behind them built once each by `backends_of(backed by)`.
 
+    VIPs of one name are one VIP at several addresses: one service, with one limit on new flows.
+
     A ping to a VIP address has no port to match: it goes to the pool of that address's first VIP, in the order of
     protocol and port, unless there is a VIP for ICMP itself.
     """
@@ -198,14 +200,14 @@ def build_map(
     def servers(backed_by: str, scheme: quic.Scheme) -> quic.Servers:
         return quic.servers(scheme, built(backed_by).usable)
 
+    known: dict[str, Service] = {}
     services: dict[Prefix, dict[tuple[int, int], Service]] = {}
     for vip in sorted(vips, key=lambda vip: (vip.protocol_number, vip.port)):
         by_client = vip.affinity == "client"
         cid = vip.quic_cid
         named = None if cid is None else servers(vip.backed_by, quic.Scheme(cid.config_id, cid.server_id_bytes))
-        service = Service(
-            vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s, named
-        )  # fmt: skip
+        fresh = Service(vip.name, built(vip.backed_by), by_client, vip.idle_timeout_s, vip.new_flows_per_s, named)
+        service = known.setdefault(vip.name, fresh)
         prefix = prefix_of(vip.network)
         ports = services.setdefault(prefix, {(ICMP if is_v4(prefix.address) else ICMPV6, 0): service})
         ports[vip.protocol_number, vip.port] = service

@@ -42,6 +42,7 @@ from mininet.topo import Topo
 
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
 from lab.nodes import Client, Endpoint, Maglev, Router, Switch
+from lab.tcp_md5 import checked
 
 VIP, VIP_PREFIX = "192.0.2.1", "192.0.2.0/24"
 VIP6, VIP_PREFIX6 = "2001:db8::1", "2001:db8::/64"
@@ -54,15 +55,22 @@ class Rack(Topo):  # type: ignore[misc]
 
     router_class = Router
 
-    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, **router: object) -> None:
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has routers' options."""
+    def build(
+        self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, bgp_password: str = "",
+        **router: object,
+    ) -> None:  # fmt: skip
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has routers' options.
+
+        With a `bgp_password` routers and Maglevs sign their BGP sessions; it is kept out of logs and process lists.
+        """
+        self._speaking = {"bgp_password": checked(bgp_password)}
         numbers = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients, "routers": routers}
         for what, number in numbers.items():
             if not isinstance(number, int) or not 1 <= number <= LIMIT:
                 raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
         self.cluster = cluster(maglevs, endpoints)
         self._routers, self._clients = routers, clients
-        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **router}
+        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **router}
         if routers == 1:
             self.addHost("r1", cls=self.router_class, **self._router_options)
         else:
@@ -76,7 +84,11 @@ class Rack(Topo):  # type: ignore[misc]
             add(f"m{number}", Maglev, MAGLEVS, number)
 
     def _behind_r1(self, name: str, cls: type, kind: int, number: int) -> None:
-        self._behind("r1", name, cls, kind, number, INNER_MTU_BYTES, cluster=self.cluster)
+        self._behind("r1", name, cls, kind, number, INNER_MTU_BYTES, **self._options(kind))
+
+    def _options(self, kind: int) -> dict[str, object]:
+        """Returns what Maglevs and endpoints are told."""
+        return {"cluster": self.cluster, **(self._speaking if kind == MAGLEVS else {})}
 
     def _behind(self, router: str, name: str, cls: type, kind: int, number: int, mtu: int, **options: object) -> None:
         """Adds a node on a link of its own to a router."""
@@ -102,7 +114,7 @@ class Rack(Topo):  # type: ignore[misc]
         hops6 = " ".join(f"nexthop via fd00:{MAGLEVS}::{router}" for router in range(1, self._routers + 1))
         elsewhere = [f"0.0.0.0/0 {hops}", f"::/0 {hops6}"]
         routes = [*there, *self._routes_to(range(1, self._clients + 1)), *elsewhere]
-        self.addHost(name, cls=cls, routes=routes, cluster=self.cluster)
+        self.addHost(name, cls=cls, routes=routes, **self._options(kind))
         self._link_to_switch(
             name, f"10.{kind}.{number}.2/16", f"fd00:{kind}:{number}::2/32", f"02:00:0a:{kind:02x}:{number:02x}:02"
         )

@@ -31,11 +31,13 @@ class Sdn(Rack):
 
     router_class = SdnRouter
 
-    def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, datapath: str = "auto") -> None:
+    def build(
+        self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, datapath: str = "auto", bgp_password: str = ""
+    ) -> None:
         """Wires the rack; ValueError for a datapath that there is not."""
         if datapath not in DATAPATHS:
             raise ValueError(f"datapath={datapath!r} is not allowed; allowed: {', '.join(DATAPATHS)}")
-        super().build(maglevs, endpoints, clients, datapath=datapath)
+        super().build(maglevs, endpoints, clients, bgp_password=bgp_password, datapath=datapath)
 
 
 topos = {"sdn": Sdn}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.console import Console
 from ..errors import WrongUse
 from .exercise import Exercise, exercises, find
 from .grades import gradescope
+
+if TYPE_CHECKING:
+    from ..laboratory import Lab
 
 console = Console()
 Number = Annotated[str | None, typer.Argument(metavar="EXERCISE", help="A number, such as 3, or a name.")]
@@ -60,7 +64,7 @@ def check(
     found: list[Verdicts] = []
     for chosen in _chosen(exercise, all_, against):
         solution = chosen.solution(against.value, Path.cwd())
-        _say(f"{chosen.title}: {_short(solution)}")
+        _say(f"{chosen.title}: {_short(solution) if solution else ', '.join(chosen.check().references)}")
         found.append(judge_all(chosen, solution, against.value, seed, lambda one: _say("\n".join(one.lines()))))
         reached, worth = found[-1].points
         _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
@@ -73,7 +77,6 @@ def check(
 
 def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1, max=120)] = 5.0) -> None:
     """Run the exercise's lab with your code in it, in the console."""
-    from ..console import open_console
     from ..laboratory import Lab
 
     if exercise is None:
@@ -82,8 +85,20 @@ def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1
     solution = chosen.solution("work", Path.cwd())
     loaded = chosen.check()
     options: dict[str, Any] = dict(loaded.live)
-    with Lab(options.pop("topology"), student={loaded.reference: solution}, progress=_say, **options) as lab:
-        open_console(lab)
+    with Lab(options.pop("topology"), student=loaded.student(solution), progress=_say, **options) as lab:
+        _console(lab)
+
+
+def _console(lab: Lab) -> None:
+    """Opens Mininet's console on a lab; returns when the student leaves it."""
+    from mininet.cli import CLI
+    from mininet.log import lg
+
+    _say(f"up in {lab.start_s:.1f} s, with your code in it; leave with exit")
+    lg.setLogLevel("output")
+    lg.ch.setStream(sys.stdout)
+    CLI.prompt = "maglab> "
+    CLI(lab.net)
 
 
 def _chosen(exercise: str | None, all_: bool, against: Against) -> list[Exercise]:

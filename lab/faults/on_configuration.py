@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
@@ -89,7 +90,7 @@ class ConfigurationFaults(Registry):
         self._serve(document)
 
     def reload(self) -> None:
-        """Writes the configuration, and waits until every running forwarder has taken it over."""
+        """Writes the configuration, and waits until every running endpoint and forwarder has taken it over."""
         self._serve(self.document)
         for fault in self.faults:
             if fault.what == PUSH:
@@ -112,14 +113,23 @@ class ConfigurationFaults(Registry):
 
     def _serve(self, document: dict[str, Any]) -> None:
         self._write(document)
+        for node in self._answering("endpoint", "up", "drained"):
+            with contextlib.suppress(ControlError):  # it watches the file as well
+                request(node.control, "POST", "/reload", COMMIT_TIMEOUT_S)
         for node in self._answering_maglevs():
             self._have_reload(node)
 
     def _answering_maglevs(self) -> list[Any]:
         """Returns the Maglevs whose forwarder can be asked: the others read the file when they start, or go on."""
+        return self._answering("maglev", "up")
+
+    def _answering(self, role: str, *states: str) -> list[Any]:
         coming_and_going = {fault.where for fault in self.faults if fault.what in ("crash loop", "flap")}
-        running = {node.name for node in self._of_role("maglev") if self.state_of(node.name) == "up"}
-        return [node for node in self._of_role("maglev") if node.name in running - coming_and_going]
+        return [
+            node
+            for node in self._of_role(role)
+            if self.state_of(node.name) in states and node.name not in coming_and_going
+        ]
 
     def _have_reload(self, node: Any) -> None:
         if node in self._answering_maglevs():

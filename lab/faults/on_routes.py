@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import observe
 from ..errors import WrongUse
 from ..waiting import wait_until
+from . import spraying
 from .effect import Effect
 from .fault import Fault
 from .on_links import LinkFaults
 from .registry import CONVERGE_TIMEOUT_S
 
-RESET_SESSION, REMOVE_NEXT_HOP = "reset session", "remove next hop"
+RESET_SESSION, REMOVE_NEXT_HOP, SPRAY_FRAGMENTS = "reset session", "remove next hop", "spray fragments"
 
 
 class RouteFaults(LinkFaults):
@@ -24,8 +26,9 @@ class RouteFaults(LinkFaults):
 
         def reset() -> None:
             for node in routers:
+                before = node.sessions_with(maglev)
                 node.tell_sessions(maglev, "restart")
-                self._wait_no_hop(node, maglev)
+                self._wait_reset(node, maglev, before)
 
         effect = Effect(unsettled=frozenset({maglev}))
         return self._over(RESET_SESSION, maglev, reset, effect, routers=[node.name for node in routers])
@@ -46,6 +49,21 @@ class RouteFaults(LinkFaults):
             REMOVE_NEXT_HOP, where, lambda: node.tell_sessions(maglev, "enable"), do=remove, effect=effect
         )
 
+    def spray_fragments(self, router: str) -> Fault:
+        """Has a router deal fragments to VIPs out over its Maglevs, as one does that hashes them by what each shows."""
+        node = self.node(router, "router")
+        if self._newest(router, (SPRAY_FRAGMENTS,)):
+            raise WrongUse(f"{router} sprays fragments already")
+        if not node.hashes_fragments_alike:
+            raise WrongUse(f"{router} hashes each fragment by what it shows already: it is a switch, not Linux")
+        maglevs = [end.node.name for _, end in node.neighbours("maglev")]
+        return self._fault(
+            SPRAY_FRAGMENTS,
+            router,
+            lambda: spraying.end(node, len(maglevs)),
+            do=lambda: spraying.begin(node, maglevs),
+        )
+
     def add_next_hop(self, router: str, maglev: str) -> None:
         """Gives a router a next hop back that was taken from it."""
         self._routers_of(maglev, router)
@@ -61,11 +79,26 @@ class RouteFaults(LinkFaults):
     @staticmethod
     def _wait_no_hop(router: Any, maglev: str) -> None:
         """Waits until a router's kernel does not send to a Maglev, or no longer."""
-        (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
-        own = set(router.addresses_of(end).values())
 
         def missing() -> str:
-            hops = {hop for each in observe.ecmp(router).values() for hop in each}
-            return "" if hops.isdisjoint(own) else f"{router.name} still sends to {maglev}"
+            return f"{router.name} still sends to {maglev}" if _sends_to(router, maglev) else ""
 
         wait_until(missing, CONVERGE_TIMEOUT_S, f"the end of a session with {maglev}")
+
+    @staticmethod
+    def _wait_reset(router: Any, maglev: str, before: Sequence[Sequence[str]]) -> None:
+        """Waits until a router's kernel does not send to a Maglev, or does again: sessions may be back in no time."""
+
+        def missing() -> str:
+            now = router.sessions_with(maglev)
+            are_new = all(session not in before and observe.ESTABLISHED in session for session in now)
+            return "" if are_new or not _sends_to(router, maglev) else f"{router.name} still sends to {maglev}"
+
+        wait_until(missing, CONVERGE_TIMEOUT_S, f"the end of a session with {maglev}")
+
+
+def _sends_to(router: Any, maglev: str) -> bool:
+    """Says whether a Maglev is a next hop in a router's kernel."""
+    (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
+    hops = {hop for each in observe.ecmp(router).values() for hop in each}
+    return not hops.isdisjoint(router.addresses_of(end).values())

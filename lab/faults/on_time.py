@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from maglev.config import Config
 from maglev.flow import TCP, Flow, pack_address
 
 from ..verdict import Verdict
@@ -35,23 +36,29 @@ class Faults(ControllerFaults):
         )
         return self._begin(Schedule(cast("Lab", self), [each.entry() for each in planned], "chaos"))
 
-    def explain(self, connections: Iterable[Connection], vip: str = "echo", opened_s: float = 0.0) -> Verdict:
+    def explain(
+        self,
+        connections: Iterable[Connection],
+        vip: str = "echo",
+        opened_s: float = 0.0,
+        as_if: Config | None = None,
+    ) -> Verdict:
         """Judges by theory, from this lab's timeline, that every connection that broke had to, and names each reason.
 
-        `opened_s` is when they were opened, in the timeline's seconds.
+        `opened_s` is when they were opened, in the timeline's seconds. `as_if` is the configuration by which theory
+        judges, if not the lab's own: one with a connection table, say.
         """
         from . import theory  # it brings in the lookup tables, and so Numba
 
         endpoints = {node.name: list(node.addresses.values()) for node in self._of_role("endpoint")}
-        world = theory.World(self.config, vip, endpoints, self.maglevs)
+        world = theory.World(as_if or self.config, vip, endpoints, self.maglevs)
         (served,) = [each for each in self.config.vips if each.name == vip]
         clients = {node.name: node.addresses[served.address.version] for node in self._of_role("client")}
         now_s = self.timeline.now_s
 
         def life(seen: Connection) -> theory.Life:
-            port = getattr(seen, "port", 0)
             ends = (pack_address(clients[seen.client]), pack_address(served.address))
-            flow = Flow(*ends, TCP, port, served.port) if port else None
+            flow = Flow(*ends, TCP, seen.port, served.port) if seen.port else None
             last_answer_s = now_s - seen.last_answer_ms / 1e3
             return theory.Life(seen.name, seen.client, seen.endpoint, seen.fate, opened_s, last_answer_s, flow)
 

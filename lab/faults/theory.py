@@ -18,6 +18,7 @@ flow to is the router's secret.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -42,7 +43,7 @@ MOST_UNCERTAIN = 6  # endpoints of which a Maglev may believe either, at one tim
 DEADLY = ("kill", "power off", "crash loop", "flap", "restart")  # to what runs on a node
 SILENT = {"power off": HOLD_S, "one way": HOLD_S, "impair": HOLD_S, "freeze": FROZEN_S}  # nobody is told: for how long
 BLINDING = ("link down", "one way", "impair", "flap")  # a Maglev that comes back from it must find its endpoints first
-HARMLESS = ("misconfigure", "slow checks", "push")
+HARMLESS = ("misconfigure", "slow checks", "push", "spray fragments")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Doom:
     from_s: float
     until_s: float
     is_certain: bool = False  # they had to, not only may have
+    most_share: float = 1.0  # of all connections whose slot is not known: no more of them may break of this
 
     def explains(self, life: Life) -> bool:
         """Says whether a connection that broke may have broken of this."""
@@ -139,7 +141,7 @@ class World:
         self._names = {pack_address(address): name for name, own in endpoints.items() for address in own}
         checks = [check for member in config.vip_members(self._vip) for check in member.health_checks]
         self.notice_s = max((check.fall * check.interval_s + check.timeout_s for check in checks), default=0.0) + 1.0
-        self.chosen = cache(self._chosen)
+        self.chosen, self.share_moved = cache(self._chosen), cache(self._share_moved)
         self._builder = MapBuilder()
 
     def _chosen(self, missing: frozenset[str]) -> Callable[[int], str | None]:
@@ -156,6 +158,12 @@ class World:
             return self._names.get(chosen) if chosen else None
 
         return choose
+
+    def _share_moved(self, missing: frozenset[str]) -> float:
+        """Returns the share of the slots that go to another when these endpoints are missing, beside their own."""
+        every, left = self.chosen(frozenset()), self.chosen(missing)
+        slots = range(self._config.forwarder.table_size)
+        return sum(every(slot) not in missing and every(slot) != left(slot) for slot in slots) / len(slots)
 
 
 def dooms(life: Life, world: World, happened: Sequence[Spell]) -> list[Doom]:
@@ -229,7 +237,17 @@ def _of_change(life: Life, world: World, happened: Sequence[Spell]) -> Iterator[
         elif (guilty := _other_choice(life, world, happened, change)) is not None:
             others = ", ".join(spell.words() for spell in guilty) or "another table than when it was opened"
             reason = f"endpoints and Maglevs changed at once: {change.spell.words()}, with {others}"
-            yield Doom(reason, change.from_s, change.until_s)
+            share = _most_share(life, world, happened, change)
+            yield Doom(reason, change.from_s, change.until_s, most_share=share)
+
+
+def _most_share(life: Life, world: World, happened: Sequence[Spell], change: Change) -> float:
+    """Returns how many, at most, of the connections like this one can break of a change: all, if its slot is known."""
+    out, either = missing(world, happened, change.knows_from_s, change.until_s)
+    strayed = any(missing(world, happened, life.opened_s, life.opened_s))
+    if life.flow is not None or life.endpoint in out | either or strayed:
+        return 1.0
+    return max(world.share_moved(out | beliefs) for beliefs in _subsets(either) if out | beliefs != world.endpoints)
 
 
 def _other_choice(life: Life, world: World, happened: Sequence[Spell], change: Change) -> list[Spell] | None:
@@ -305,6 +323,7 @@ def only_who_had_to(lives: Sequence[Life], world: World, happened: Sequence[Spel
     reasons = {life: explained(life, world, happened) for life in lives if life.is_broken}
     innocent = [life for life, doom in reasons.items() if doom is None]
     immortal = [life for life in lives if not life.is_broken and _had_to(life, world, happened)]
+    too_many = _too_many(lives, world, happened, [doom for doom in reasons.values() if doom])
     at_risk = sum(bool(dooms(life, world, happened)) for life in lives)
     lines = [
         f"{life.name} (with {life.endpoint or '?'}): {life.fate} after {life.last_answer_s:.1f} s: "
@@ -316,10 +335,10 @@ def only_who_had_to(lives: Sequence[Life], world: World, happened: Sequence[Spel
     ]
     return Verdict(
         "every connection that broke had to",
-        bool(lives) and not innocent and not immortal,
+        bool(lives) and not innocent and not immortal and not too_many,
         f"at most {at_risk} of {len(lives)} connections break, each for a reason",
         f"{len(reasons)} broke, {len(innocent)} of them without a reason; {len(immortal)} lived that had to break",
-        tuple(sorted(lines, key=lambda line: "no reason" not in line)),
+        (*too_many, *sorted(lines, key=lambda line: "no reason" not in line)),
         "the timeline around the last answer of each; health of the endpoints as each Maglev saw it (GET /health)",
     )
 
@@ -327,3 +346,15 @@ def only_who_had_to(lives: Sequence[Life], world: World, happened: Sequence[Spel
 def _had_to(life: Life, world: World, happened: Sequence[Spell]) -> str:
     """Returns why a connection that lives should not, "" if it may."""
     return next((doom.reason for doom in dooms(life, world, happened) if doom.is_certain), "")
+
+
+def _too_many(lives: Sequence[Life], world: World, happened: Sequence[Spell], why: Iterable[Doom]) -> list[str]:
+    """Returns the changes of which more connections broke than have a slot that they moved, in words."""
+    broke = Counter(doom for doom in why if doom.most_share < 1)
+    exposed = Counter(doom for life in lives for doom in dooms(life, world, happened) if doom in broke)
+    most = {doom: doom.most_share * count for doom, count in exposed.items()}
+    return [
+        f"{count} of {exposed[doom]} broke, theory allows {most[doom]:.1f} on average: {doom.reason}"
+        for doom, count in broke.items()
+        if count > most[doom] + 5 * most[doom] ** 0.5 + 1
+    ]

@@ -79,7 +79,8 @@ class Controller(app_manager.RyuApp):
         )
         core = CORE_MANAGER.get_core_service()
         # Of several hosts it listens on the first alone: it waits for that to end before it turns to the next.
-        core._listen_tcp(("::", BGP_PORT), core.start_protocol)
+        _, listening = core._listen_tcp(("::", BGP_PORT), core.start_protocol)
+        core.listen_sockets.update(listening)  # which get the password
         # BGPSpeaker's own handler of new sessions is told a router id, the same for both families.
         core.signal_bus.register_listener(
             BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._peer_up(info["peer"].ip_address)
@@ -90,7 +91,12 @@ class Controller(app_manager.RyuApp):
     def _add(self, peer):
         is_v6 = ":" in peer
         self._speaker.neighbor_add(
-            peer, self._document["peer_as"], enable_ipv4=not is_v6, enable_ipv6=is_v6, connect_mode="passive"
+            peer,
+            self._document["peer_as"],
+            enable_ipv4=not is_v6,
+            enable_ipv6=is_v6,
+            password=self._document["password"] or None,
+            connect_mode="passive",
         )
 
     def _path_changed(self, event, peer, _as):

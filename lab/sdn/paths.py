@@ -35,9 +35,9 @@ class Paths:
         self._hops: dict[tuple[str, str], str] = {}  # VIP, peer: next hop
 
     @property
-    def sessions(self) -> Mapping[str, str]:
-        """Returns the state of each peer's session, by its address."""
-        return {peer: DOWN if at is None else ESTABLISHED for peer, at in self._up_at.items()}
+    def sessions(self) -> Mapping[str, tuple[str, str]]:
+        """Returns the state of each peer's session, and since when it works, by the peer's address."""
+        return {peer: (DOWN, "") if at is None else (ESTABLISHED, f"{at:.6f}") for peer, at in self._up_at.items()}
 
     def keep(self, vip: str, peer: str) -> None:
         """Believes that a peer announces a VIP, until it has had time to say so itself."""

@@ -99,7 +99,7 @@ class PacketKinds(Kinds):
         """
         if (packets is None) == (pcap is None):
             raise WrongUse("crafted traffic is either packets or a pcap: give one of them")
-        vips = [vip.network for vip in self._lab.config.vips]
+        vips = [vip.network for vip in self._lab.config.placed_vips]
         node = self._lab.node(client, "client")
         if pcap is not None:
             check_number("speed", speed, 0.001, 1e6)

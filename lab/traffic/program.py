@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
+import os
 import signal
 import subprocess
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LabError
 from ..timeline import Timeline
-from .handle import Handle, R
+from .handle import GRACE_S, Handle, R
 
 if TYPE_CHECKING:
     from ..nodes import LabNode
 
 STOP_TIMEOUT_S = 5.0  # for a program that was interrupted to say what it did
 
+_numbers = itertools.count(1)  # of this process's programs: two of a name may run at once
+
 
 class Program:
-    """A program on a client; what it prints goes to NAME.out in the node's directory, its complaints to NAME.log."""
+    """A program on a client; what it prints goes to NAME-NUMBER.out in the node's directory, its complaints to .log."""
 
-    def __init__(self, client: LabNode, name: str, command: Sequence[str]) -> None:
+    def __init__(self, client: LabNode, name: str, command: Sequence[str], longest_s: float) -> None:
         self.client, self.name = client, name
-        self._out = client.directory / f"{name}.out"
-        with open(self._out, "wb") as out, open(client.directory / f"{name}.log", "wb") as log:
+        self._out = client.directory / f"{name}-{next(_numbers)}.out"
+        with open(self._out, "wb") as out, open(self._out.with_suffix(".log"), "wb") as log:
             pipes = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": log}
-            self._process: subprocess.Popen[bytes] = client.popen(list(command), **pipes)
+            self._process: subprocess.Popen[bytes] = client.popen([*within(longest_s), *command], **pipes)
 
     @property
     def is_over(self) -> bool:
@@ -42,14 +47,14 @@ class Program:
 
     def last_words(self) -> str:
         """Returns the last line of what it printed or complained of."""
-        said = [self.output, Path(self._out.with_suffix(".log")).read_text(errors="replace")]
+        said = [self.output, self._out.with_suffix(".log").read_text(errors="replace")]
         lines = [line for text in said for line in text.strip().splitlines()]
         return lines[-1] if lines else "it said nothing"
 
     def stop(self) -> None:
         """Interrupts it, as Ctrl-C does, so that it says what it did."""
         if not self.is_over:
-            self._process.send_signal(signal.SIGINT)
+            self._signal(signal.SIGINT)
             try:
                 self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -57,8 +62,18 @@ class Program:
 
     def kill(self) -> None:
         """Ends it at once."""
-        self._process.kill()
+        self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the program and what bounds its time: Mininet gives them a process group of their own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def within(seconds: float) -> list[str]:
+    """Returns what interrupts a command that takes longer, and then kills it: wrk may connect for minutes."""
+    return ["timeout", "--foreground", "--signal=INT", f"--kill-after={STOP_TIMEOUT_S:g}", str(math.ceil(seconds))]
 
 
 class ProgramHandle(Handle[R]):
@@ -74,7 +89,7 @@ class ProgramHandle(Handle[R]):
         **detail: Any,
     ) -> None:
         self._began = time.monotonic()
-        self._programs = [Program(client, what, command) for client, command in commands.items()]
+        self._programs = [Program(client, what, command, most_s + GRACE_S) for client, command in commands.items()]
         self._took_s = 0.0
         super().__init__(timeline, what, where, most_s, **detail)
 

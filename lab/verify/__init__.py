@@ -18,6 +18,7 @@ from .balance import ecmp_balanced, endpoints_match_shares, flows_by_endpoint
 from .choice import Change, change, disruption_within_theory, maglevs_choose_alike, weights_of
 from .fates import connections_persist, only_the_doomed_died
 from .loss import nothing_dropped, nothing_lost
+from .moves import avoided, moved_within_theory, noticed
 from .recorded import alike_again_within, dead_withdrawn_within
 from .routing import announced_within, direct_server_return, withdrawn_within
 from .statistics import SIGNIFICANCE
@@ -27,6 +28,7 @@ __all__ = [
     "Change",
     "alike_again_within",
     "announced_within",
+    "avoided",
     "change",
     "connections_persist",
     "dead_withdrawn_within",
@@ -36,8 +38,10 @@ __all__ = [
     "endpoints_match_shares",
     "flows_by_endpoint",
     "maglevs_choose_alike",
+    "moved_within_theory",
     "nothing_dropped",
     "nothing_lost",
+    "noticed",
     "only_the_doomed_died",
     "weights_of",
     "withdrawn_within",

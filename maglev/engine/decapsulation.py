@@ -3,7 +3,7 @@
 GRE comes over IPv4 or IPv6, and carries either. Where the kernel has `gre` and `ip6gre` devices they do the work: one
 device for each address of a Maglev, so that it takes packets from there only. Elsewhere raw sockets receive GRE
 (protocol 47), and what it carries goes into a TUN device. Either way the kernel then finds the VIP on its loopback
-interface, and answers the client as if it had sent there directly.
+interface (`held_vips`), and answers the client as if it had sent there directly.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import select
 import socket
 import struct
 from collections import Counter
-from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import count
+from typing import NamedTuple, Protocol
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -27,10 +27,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ..errors import Discard, PlatformError, Reason
 from ..flow import GRE, V4_MAPPED, Address, pack_address, unpack_address
 from ..gre import payload_of
+from ..lingering import Network
 from ..metrics import Delivered
+from .machine import set_sysctl
 
 DEVICE = "maglev"  # devices are called maglev0, maglev1, …
-SYSCTL = Path("/proc/sys/net/ipv4/conf")
 RECEIVE_BUFFER_BYTES = 32 << 20
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
@@ -38,13 +39,8 @@ IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 DEVICE_MTU_BYTES = 65535 - 24
 LARGEST_PACKET_BYTES = 65535
 AT_ONCE = 64  # packets of one family before the other has its turn
-LOCAL_TABLE = 255  # RT_TABLE_LOCAL in linux/rtnetlink.h, as RT_SCOPE_HOST and RT_SCOPE_UNIVERSE
-HOST_SCOPE = {4: 254, 6: 0}  # IP version: scope of routes to this machine
 GRE_KINDS = {4: "gre", 6: "ip6gre"}  # IP version: kind of device (ip-link(8))
 OUTER_TTL = 64
-
-
-Network = IPv4Network | IPv6Network  # a VIP: one address, or a prefix
 
 
 class Received(NamedTuple):
@@ -54,63 +50,47 @@ class Received(NamedTuple):
     gre: bytes
 
 
-def hold_vips(vips: Sequence[Network], undo: contextlib.ExitStack) -> None:
-    """Makes the VIPs this machine's own: addresses on the loopback interface, prefixes as local routes; `undo` undoes.
+class GreDevices:
+    """The kernel's GRE devices, one for each address of a Maglev, until `undo`."""
 
-    ARP is kept silent about them. In IPv6 the kernel speaks for no address that is on another interface.
-    """
-    set_sysctl("all", "arp_ignore", 1, undo)
-    set_sysctl("all", "arp_announce", 2, undo)
-    for vip in vips:
-        with contextlib.suppress(NetlinkError):  # already there: left behind by an endpoint that was killed
-            _hold("add", vip)
-        undo.callback(_let_go, vip)
+    def __init__(self, undo: contextlib.ExitStack) -> None:
+        self._undo_of: dict[Address, tuple[str, contextlib.ExitStack]] = {}  # Maglev: name of its device, how it goes
+        undo.callback(self.follow, ())
 
+    def follow(self, maglevs: Collection[Address]) -> bool:
+        """Has a device for each of these and no others; False, and no change, if this kernel lacks a kind."""
+        with contextlib.ExitStack() as made:
+            fresh: dict[Address, tuple[str, contextlib.ExitStack]] = {}
+            for maglev in maglevs:
+                if maglev not in self._undo_of:
+                    name = self._free_name(fresh)
+                    undo = made.enter_context(contextlib.ExitStack())
+                    if not _make_gre_device(name, maglev, undo):
+                        return False
+                    set_sysctl(name, "rp_filter", 0, undo)
+                    fresh[maglev] = name, undo
+            for maglev in self._undo_of.keys() - set(maglevs):
+                self._undo_of.pop(maglev)[1].close()
+            self._undo_of |= {maglev: (name, undo.pop_all()) for maglev, (name, undo) in fresh.items()}
+        return True
 
-def _hold(verb: str, vip: Network) -> None:
-    """Adds or deletes a VIP; NetlinkError if it is there already, or not."""
-    with IPRoute() as kernel:
-        loopback = kernel.link_lookup(ifname="lo")[0]
-        if vip.prefixlen == vip.max_prefixlen:
-            kernel.addr(verb, index=loopback, address=str(vip.network_address), prefixlen=vip.prefixlen)
-        else:
-            kernel.route(
-                verb, dst=str(vip), oif=loopback, type="local", table=LOCAL_TABLE, scope=HOST_SCOPE[vip.version]
-            )
+    def _free_name(self, fresh: Mapping[Address, tuple[str, contextlib.ExitStack]]) -> str:
+        taken = {name for name, _ in (*self._undo_of.values(), *fresh.values())}
+        return next(name for number in count() if (name := f"{DEVICE}{number}") not in taken)
 
-
-def _let_go(vip: Network) -> None:
-    with contextlib.suppress(NetlinkError):
-        _hold("del", vip)
-
-
-def set_sysctl(interface: str, name: str, value: int, undo: contextlib.ExitStack) -> None:
-    """Sets net.ipv4.conf.INTERFACE.NAME; `undo` sets it back, if the interface is still there."""
-    path = SYSCTL / interface / name
-    before = path.read_text()
-    try:
-        path.write_text(str(value))
-    except OSError as error:
-        raise PlatformError(f"cannot set {path}: {error.strerror}; run the endpoint as root") from None
-    undo.callback(_write_if_there, path, before)
+    def received(self) -> dict[Address, Delivered]:
+        """Returns what has come out of the devices, by Maglev."""
+        counts = counted_by_devices()
+        return {maglev: Delivered(*counts.get(name, (0, 0))) for maglev, (name, _) in self._undo_of.copy().items()}
 
 
-def _write_if_there(path: Path, text: str) -> None:
-    with contextlib.suppress(OSError):
-        path.write_text(text)
-
-
-def make_gre_devices(maglevs: Sequence[Address], undo: contextlib.ExitStack) -> bool:
-    """Makes a kernel GRE device for each address of a Maglev; returns False, with none, if this kernel lacks a kind."""
-    with contextlib.ExitStack() as made:
-        for number, maglev in enumerate(maglevs):
-            name = f"{DEVICE}{number}"
-            if not _make_gre_device(name, maglev, made):
-                return False
-            set_sysctl(name, "rp_filter", 0, made)
-        set_sysctl("all", "rp_filter", 0, made)
-        undo.push(made.pop_all())
-    return True
+def make_gre_devices(maglevs: Collection[Address], undo: contextlib.ExitStack) -> GreDevices | None:
+    """Makes a kernel GRE device for each address of a Maglev; None, and no device, if this kernel lacks a kind."""
+    devices = GreDevices(undo)
+    if not devices.follow(maglevs):
+        return None
+    set_sysctl("all", "rp_filter", 0, undo)
+    return devices
 
 
 def _make_gre_device(name: str, maglev: Address, undo: contextlib.ExitStack) -> bool:
@@ -143,13 +123,6 @@ def counted_by_devices() -> dict[str, tuple[int, int]]:
     with IPRoute() as kernel:
         counts = {link.get("ifname"): link.get("stats64") for link in kernel.get_links()}
     return {name: (count["rx_packets"], count["rx_bytes"]) for name, count in counts.items() if name.startswith(DEVICE)}
-
-
-def received_by_devices(maglevs: Sequence[Address]) -> dict[Address, Delivered]:
-    """Returns what has come out of the GRE devices of `make_gre_devices`, by Maglev."""
-    counts = counted_by_devices()
-    names = {maglev: f"{DEVICE}{number}" for number, maglev in enumerate(maglevs)}
-    return {maglev: Delivered(*counts.get(name, (0, 0))) for maglev, name in names.items()}
 
 
 def make_tun_device(undo: contextlib.ExitStack) -> int:
@@ -205,49 +178,71 @@ def open_receivers(maglevs: Sequence[Address], undo: contextlib.ExitStack) -> li
     return [Receiver(version, undo) for version in sorted({maglev.version for maglev in maglevs})]
 
 
+class _Admitted(NamedTuple):
+    """Who may send, and for what; exchanged whole."""
+
+    maglevs: frozenset[bytes]  # 16 bytes each
+    addresses: frozenset[bytes]  # of VIPs, in 4 or 16 bytes
+    prefixes: tuple[Network, ...]
+
+
 class Gate:
     """Lets in what a configured Maglev sent for one of this endpoint's VIPs, and counts what it keeps out."""
 
-    def __init__(self, maglevs: Sequence[Address], vips: Sequence[Network]) -> None:
-        self._maglevs = frozenset(map(pack_address, maglevs))
-        self._addresses = frozenset(vip.network_address.packed for vip in vips if vip.num_addresses == 1)
-        self._prefixes = tuple(vip for vip in vips if vip.num_addresses > 1)
+    def __init__(self, maglevs: Collection[Address], vips: Collection[Network]) -> None:
+        self.follow(maglevs, vips)
         self.reasons: Counter[Reason] = Counter()
         self._packets: Counter[bytes] = Counter()  # by Maglev, 16 bytes
         self._bytes: Counter[bytes] = Counter()
+
+    def follow(self, maglevs: Collection[Address], vips: Collection[Network]) -> None:
+        """Lets in what these Maglevs send for these VIPs from now on; any thread may ask for it."""
+        self._admitted = _Admitted(
+            frozenset(map(pack_address, maglevs)),
+            frozenset(vip.network_address.packed for vip in vips if vip.num_addresses == 1),
+            tuple(vip for vip in vips if vip.num_addresses > 1),
+        )
 
     def received(self) -> dict[Address, Delivered]:
         """Returns what has been let in, by Maglev."""
         return {
             unpack_address(maglev): Delivered(self._packets[maglev], self._bytes[maglev])
-            for maglev in sorted(self._maglevs)
+            for maglev in sorted(self._admitted.maglevs)
         }
 
     def admit(self, received: Received) -> bytes:
         """Returns the packet that GRE carries; raises `Discard` with the reason if it may not come in."""
         inner = payload_of(received.gre)
-        if received.source not in self._maglevs:
+        admitted = self._admitted
+        if received.source not in admitted.maglevs:
             raise Discard(Reason.NOT_FROM_MAGLEV)
-        if not self._is_vip(inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]):
+        if not _is_vip(admitted, inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]):
             raise Discard(Reason.NOT_VIP)
         self._packets[received.source] += 1
         self._bytes[received.source] += len(inner)
         return inner
 
-    def _is_vip(self, destination: bytes) -> bool:
-        """Says whether an address is a VIP; in 4 or 16 bytes, for an IPv4 VIP is none when mapped into IPv6."""
-        if destination in self._addresses:
-            return True
-        return any(ip_address(destination) in prefix for prefix in self._prefixes)
+
+def _is_vip(admitted: _Admitted, destination: bytes) -> bool:
+    """Says whether an address is a VIP; in 4 or 16 bytes, for an IPv4 VIP is none when mapped into IPv6."""
+    if destination in admitted.addresses:
+        return True
+    return any(ip_address(destination) in prefix for prefix in admitted.prefixes)
 
 
-def pump(receivers: Sequence[Receiver], device: int, gate: Gate) -> None:
-    """Carries packets from the receivers into the TUN device, until a signal handler raises."""
-    while True:
-        for receiver in select.select(receivers, [], [])[0]:
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(AT_ONCE):
-                    _carry(receiver.receive(), device, gate)
+class Source(Protocol):
+    """Where packets come from; `Receiver` is one."""
+
+    def fileno(self) -> int: ...
+    def receive(self) -> Received: ...
+
+
+def pump_once(receivers: Sequence[Source], device: int, gate: Gate) -> None:
+    """Waits for packets, and carries them from the receivers into the TUN device."""
+    for receiver in select.select(receivers, [], [])[0]:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(AT_ONCE):
+                _carry(receiver.receive(), device, gate)
 
 
 def _carry(received: Received, device: int, gate: Gate) -> None:

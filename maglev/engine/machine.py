@@ -24,6 +24,7 @@ SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 TAKE_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # struct sock_filter: return 0 bytes
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
+SYSCTL = Path("/proc/sys/net/ipv4/conf")
 
 
 def own_addresses() -> dict[bytes, str]:
@@ -76,6 +77,22 @@ def keep_kernel_from_answering_gre(undo: contextlib.ExitStack) -> None:
         nothing = ctypes.create_string_buffer(TAKE_NOTHING, len(TAKE_NOTHING))
         program = struct.pack("HP", 1, ctypes.addressof(nothing))
         taker.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def set_sysctl(interface: str, name: str, value: int, undo: contextlib.ExitStack) -> None:
+    """Sets net.ipv4.conf.INTERFACE.NAME; `undo` sets it back, if the interface is still there."""
+    path = SYSCTL / interface / name
+    before = path.read_text()
+    try:
+        path.write_text(str(value))
+    except OSError as error:
+        raise PlatformError(f"cannot set {path}: {error.strerror}; run the endpoint as root") from None
+    undo.callback(_write_if_there, path, before)
+
+
+def _write_if_there(path: Path, text: str) -> None:
+    with contextlib.suppress(OSError):
+        path.write_text(text)
 
 
 def say(text: str) -> None:

@@ -142,34 +142,35 @@ class FastMap:
         idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S,
         threads: int = 1,
     ) -> None:
-        services = _services(vips)
-        backends = list({id(service.backends): service.backends for _, _, service in services}.values())
+        served = _served(vips)
+        services = list({id(service): service for _, _, service in served}.values())  # each once, wherever it is served
+        backends = list({id(service.backends): service.backends for service in services}.values())
         self._pools = [_pool(each, numbering) for each in backends]
         place = {id(each): number for number, each in enumerate(backends)}
-        self._pool_of = [place[id(service.backends)] for _, _, service in services]
-        self.names = [service.name for _, _, service in services]
-        limits = np.array([(service.new_flows_per_s or 0.0) / threads for _, _, service in services], np.float64)
+        self._pool_of = [place[id(service.backends)] for service in services]
+        self.names = [service.name for service in services]
+        limits = np.array([(service.new_flows_per_s or 0.0) / threads for service in services], np.float64)
         self._numbering = numbering
         widths = [len(self._pools[pool].usable) for pool in self._pool_of]
         self._first_counters = np.concatenate(([0], np.cumsum(widths, dtype=np.int64)))
         self.counters = int(self._first_counters[-1])  # how many there are: one for each VIP and backend behind it
-        within = [ticks_of(service.idle_timeout_s, idle_timeout_s) for _, _, service in services]
-        by_client = [service.by_client for _, _, service in services]
-        schemes = [service.servers.scheme if service.servers else NO_SCHEME for _, _, service in services]
+        within = [ticks_of(service.idle_timeout_s, idle_timeout_s) for service in services]
+        by_client = [service.by_client for service in services]
+        schemes = [service.servers.scheme if service.servers else NO_SCHEME for service in services]
         id_bytes, config_ids = [s.server_id_bytes for s in schemes], [s.config_id for s in schemes]
         of_vips = [self._pool_of, self._first_counters[:-1], by_client, within, id_bytes, config_ids]
         self.tables = self._arrays(
             np.array(of_vips, np.int64).T.copy(),
-            _hash_table(services, vips, own, self._servers(services)),
+            _hash_table(served, services, vips, own, self._servers(services)),
             vips.lengths,
             limits,
         )
 
-    def _servers(self, services: Sequence[Served]) -> list[Named]:
+    def _servers(self, services: Sequence[Service]) -> list[Named]:
         """Returns every server ID by which some VIP's packets may name a backend, once for each pool and length."""
         found = {
             (pool, service.servers.scheme.server_id_bytes): service.servers.endpoints
-            for pool, (_, _, service) in zip(self._pool_of, services, strict=True)
+            for pool, service in zip(self._pool_of, services, strict=True)
             if service.servers
         }
         return [
@@ -216,7 +217,7 @@ class FastMap:
         return found
 
 
-def _services(vips: VipMap) -> list[Served]:
+def _served(vips: VipMap) -> list[Served]:
     """Returns every VIP whose packets have ports: what else there is, is left to the reference."""
     return [
         (prefix, at, service)
@@ -242,15 +243,15 @@ def _pool(backends: Backends, numbering: Numbering) -> _Pool:
 
 
 def _hash_table(
-    services: Sequence[Served], vips: VipMap, own: Iterable[bytes], servers: Sequence[Named]
-) -> Array:  # fmt: skip
-    """Returns `services`, at most half of its rows in use.
+    served: Sequence[Served], services: Sequence[Service], vips: VipMap, own: Iterable[bytes], servers: Sequence[Named]
+) -> Array:
+    """Returns the hash table of all that is served, at most half full.
 
     There is one for each VIP, each server ID of a pool, each prefix, each address of our own.
     """
     place = {bits: number << LENGTH_SHIFT for number, bits in enumerate(vips.lengths)}
     rows = [
-        *((prefix.address, IS_SERVICE | place[prefix.bits] | at[0] << 16 | at[1]) for prefix, at, _ in services),
+        *((prefix.address, IS_SERVICE | place[prefix.bits] | at[0] << 16 | at[1]) for prefix, at, _ in served),
         *((server_id, about) for server_id, about, _ in servers),
         *((prefix.address, IS_PREFIX | place[prefix.bits]) for prefix in vips.services),
         *((address, IS_OWN) for address in own),
@@ -258,7 +259,11 @@ def _hash_table(
     wanted = np.zeros((len(rows), 4), np.uint64)
     wanted[:, :2] = np.frombuffer(b"".join(address for address, _ in rows), ">u8").reshape(-1, 2)
     wanted[:, 2] = [numbers for _, numbers in rows]
-    wanted[: len(services) + len(servers), 3] = [*range(len(services)), *(number for _, _, number in servers)]
+    number = {id(service): number for number, service in enumerate(services)}
+    wanted[: len(served) + len(servers), 3] = [
+        *(number[id(service)] for _, _, service in served),
+        *(backend for _, _, backend in servers),
+    ]
     table = np.zeros((1 << (2 * len(wanted)).bit_length(), 4), np.uint64)
     _fill(table, wanted)
     return table

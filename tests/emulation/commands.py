@@ -94,7 +94,7 @@ def networks_of(lab_id: str) -> Networks:
     As long as they are held open, no later namespace gets the same number.
     """
     own, networks = _network(os.getpid()), {}
-    for process in _carriers(lab_id):
+    for process in carriers(lab_id):
         with contextlib.suppress(OSError):
             held = open(f"/proc/{process}/ns/net", "rb")  # noqa: SIM115
             networks.setdefault(os.fstat(held.fileno()).st_ino, held)
@@ -106,7 +106,7 @@ def left_of(lab_id: str, networks: Networks) -> list[str]:
     """Returns what there still is of a lab: its directory, who carries its id, who lives in one of its networks."""
     directory = RUN_DIRECTORY / lab_id
     inhabitants = [process for process in _processes() if _network(process) in networks]
-    left = {*_carriers(lab_id), *inhabitants}
+    left = {*carriers(lab_id), *inhabitants}
     return [_told(process) for process in sorted(left)] + ([str(directory)] if directory.exists() else [])
 
 
@@ -127,7 +127,7 @@ def _processes() -> list[int]:
     return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
 
 
-def _carriers(lab_id: str) -> list[int]:
+def carriers(lab_id: str) -> list[int]:
     marker, found = f"{ID_VARIABLE}={lab_id}".encode(), []
     for process in _processes():
         with contextlib.suppress(OSError):

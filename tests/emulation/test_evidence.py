@@ -72,7 +72,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture
 def evidence(workplace):
-    return workplace[0] / "evidence" / "test_that_fails"
+    return workplace[0] / "evidence" / "test_mine.py" / "test_that_fails"
 
 
 def test_outcomes_are_what_they_should_be(workplace):
@@ -91,7 +91,7 @@ def test_a_failure_says_where_its_evidence_is(workplace, evidence):
 
 
 def test_only_failures_leave_evidence(workplace):
-    kept = {path.name for path in (workplace[0] / "evidence").iterdir()}
+    kept = {path.name for path in (workplace[0] / "evidence" / "test_mine.py").iterdir()}
     assert "test_that_fails" in kept
     assert not kept & {"test_that_passes", "test_after_ruin"}, f"evidence of tests that passed: {kept}"
 

@@ -53,6 +53,17 @@ VIPS = [
     ("h3v6", "2001:db8::3", "udp", 443, "mixed", {"quic_cid": {"config_id": 3, "server_id_bytes": 15}}),
     ("many6", "2001:db8::/64", "tcp", 0, "mixed", {"affinity": "client"}),
 ]
+# VIPs of a prefix group: name, suffix, protocol, port, and what else is said of it; and where they are.
+ALIASES = ["198.51.100.0/27", "198.51.100.64/27"]
+GROUPED = [
+    ("alias", "0.0.0.7", "tcp", 80, {"pool": "web", "new_flows_per_s": 0.9}),
+    ("block", "0.0.0.16/28", "udp", 0, {"pool": "names", "affinity": "client"}),
+]
+PLACED = [
+    ("alias", "198.51.100.7", "tcp", 80), ("alias", "198.51.100.71", "tcp", 80),
+    ("block", "198.51.100.16/28", "udp", 0), ("block", "198.51.100.80/28", "udp", 0),
+]  # fmt: skip
+TARGETS = [*(vip[:4] for vip in VIPS), *PLACED]
 ELSEWHERE = {4: "198.51.100.77", 6: "2001:db8:1::1"}
 CLIENTS = {4: ["203.0.113.0", "203.0.113.1"], 6: ["2001:db8:c::1", "2001:db8:c::2"]}
 NUMBERS = {"tcp": 6, "udp": 17, "esp": 50}
@@ -83,7 +94,11 @@ def a_map(choices: random.Random, builder: MapBuilder):
         "vips": [
             {"name": name, "address": address, "protocol": protocol, "port": port, "pool": pool, **more}
             for name, address, protocol, port, pool, more in served
+        ] + [
+            {"name": name, "prefix_group": "aliases", "suffix": suffix, "protocol": protocol, "port": port, **more}
+            for name, suffix, protocol, port, more in GROUPED
         ],
+        "prefix_groups": {"aliases": choices.sample(ALIASES, choices.choice([1, 2, 2]))},
         "forwarder": {"table_size": 251},
     }  # fmt: skip
     return builder.build(config.parse(json.dumps(document)), "default", lambda member: member.address not in down)
@@ -153,7 +168,7 @@ class Target(NamedTuple):
 
 def a_target(choices: random.Random, version: int) -> Target:
     """Returns mostly a VIP, one of the addresses of its prefix, and its protocol and port."""
-    _, address, protocol, port, _, _ = choices.choice([vip for vip in VIPS if (":" in vip[1]) == (version == 6)])
+    _, address, protocol, port = choices.choice([vip for vip in TARGETS if (":" in vip[1]) == (version == 6)])
     network = ip_network(address)
     address = str(network[choices.choice([0, 1, 1, 7, 66]) % network.num_addresses])
     port = port or choices.choice([80, 443, 9999])

@@ -89,11 +89,11 @@ def test_a_json_file_that_is_a_directory_is_refused_before_the_demo(maglab, tmp_
 def test_without_arguments_it_says_what_there_is(maglab):
     status, printed, complaint = maglab()
     assert (status, complaint) == (DONE, "")
-    for name in ("demo", "up", "doctor", "clean"):
+    for name in ("demo", "up", "doctor", "ps", "clean"):
         assert f"  {name}" in printed
 
 
-@pytest.mark.parametrize("command_name", ["demo", "up", "doctor", "clean"])
+@pytest.mark.parametrize("command_name", ["demo", "up", "doctor", "ps", "clean"])
 def test_every_command_has_help(maglab, command_name):
     status, printed, _ = maglab(command_name, "--help")
     assert status == DONE

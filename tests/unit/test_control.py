@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from asking import answer_of
 
 from maglev.engine.control import CLIENT_SILENCE_S, LARGEST_BODY_BYTES, Client, ControlError, ControlServer, request
 from maglev.errors import ConfigError, MaglevError, PlatformError, Problem
@@ -442,10 +443,7 @@ def daemon_called(name, path):
 
 
 def who(path):
-    try:
-        return request(path, "GET", "/who")["who"]
-    except ControlError:
-        return None
+    return answer_of(path, "/who").get("who")
 
 
 def test_a_client_keeps_its_connection(tmp_path, monkeypatch):

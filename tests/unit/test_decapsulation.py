@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import select
+import socket
+import threading
 import time
 from collections import Counter
 from ipaddress import ip_address, ip_network
@@ -35,11 +37,12 @@ from maglev.engine.decapsulation import (
     Gate,
     Received,
     delivered_by_devices,
-    hold_vips,
     make_gre_devices,
     open_receivers,
-    pump,
+    pump_once,
 )
+from maglev.engine.delivery import ByTun
+from maglev.engine.held_vips import HeldVips, connected_addresses
 from maglev.errors import Discard, Reason
 from maglev.flow import pack_address
 from maglev.gre import Tunnel
@@ -164,6 +167,11 @@ class Waiting:
             raise Done
         self._is_over = True
         raise BlockingIOError
+
+
+def pump(receivers, device, subject):
+    while True:
+        pump_once(receivers, device, subject)
 
 
 def pumped(*waiting):
@@ -313,7 +321,7 @@ def test_kernel_devices_take_each_family_over_each_from_maglevs_alone(in_namespa
             if not make_gre_devices([ip_address(ROUTER), ip_address(ROUTER6)], undo):
                 assert "maglev" not in ip("-brief link show type gre"), "half of the devices were left"
                 return False
-            hold_vips([ip_network(vip) for vip in OWN_VIPS], undo)
+            HeldVips(undo).follow([ip_network(vip) for vip in OWN_VIPS])
             end = undo.enter_context(wires.router_socket())
             for outer, inner in COMBINATIONS:
                 packet, answer = ping_in_gre(outer, inner)
@@ -353,16 +361,108 @@ def test_vips_are_held_addresses_and_prefixes_of_both_families_and_let_go(in_nam
         ip(f"-6 address add fd00::2/64 dev {wires.maglev} nodad")
         ip("-6 route add default via fd00::1")
         with contextlib.ExitStack() as undo:
-            hold_vips([ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)], undo)
+            HeldVips(undo).follow([ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)])
             assert {vip: routed(vip) for vip in ours} == dict.fromkeys(ours, "local")
             others = ["192.0.2.3", "192.0.2.127", "192.0.2.144", "2001:db8::2", "2001:db8:2::"]
             assert {vip: routed(vip) for vip in others} == dict.fromkeys(others, "unicast")
             with contextlib.ExitStack() as again:
-                hold_vips([ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)], again)  # a killed one left them
+                HeldVips(again).follow(
+                    [ip_network(vip) for vip in (*OWN_VIPS, *OWN_PREFIXES)]
+                )  # a killed one left them
                 assert routed(VIP) == "local"
         assert {vip: routed(vip) for vip in ours} == dict.fromkeys(ours, "unicast"), "all should have been let go"
 
     in_namespace(body)
+
+
+def test_what_is_held_follows_changes_and_leaves_the_rest_alone(in_namespace):
+    def body(wires):
+        ip("link set lo up")
+        ip(f"route add default via {ROUTER}")
+        with contextlib.ExitStack() as undo:
+            held = HeldVips(undo)
+            for vips in ([VIP], [VIP, "192.0.2.2", OWN_PREFIXES[0]], ["192.0.2.2"], [OWN_PREFIXES[0]], []):
+                held.follow([ip_network(vip) for vip in vips])
+                found = {vip for vip in (VIP, "192.0.2.2", "192.0.2.130") if routed(vip) == "local"}
+                expected = {vip for vip in (VIP, "192.0.2.2") if vip in vips}
+                expected |= {"192.0.2.130"} if OWN_PREFIXES[0] in vips else set()
+                assert found == expected, f"of {vips} should be held {expected}, but is {found}"
+
+    in_namespace(body)
+
+
+@pytest.mark.parametrize("vip", [VIP, OWN_VIPS[2]], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["plain", "dual"])
+def test_addresses_with_open_connections_are_known(in_namespace, vip, family):
+    """Whatever socket holds them: one of IPv6 may hold connections of IPv4."""
+    if (family, ":" in vip) == (socket.AF_INET, True):
+        family = socket.AF_INET6
+
+    def body(wires):
+        ip("link set lo up")
+        ip(f"address add {vip} dev lo" + " nodad" * (":" in vip))
+        dual = family == socket.AF_INET6
+        with socket.create_server(("", 80), family=family, dualstack_ipv6=dual) as server:
+            assert connected_addresses() == set(), "a server that listens is no connection"
+            with socket.create_connection((vip, 80)) as client:
+                accepted = server.accept()[0]
+                assert connected_addresses() == {ip_address(vip)}
+                client.shutdown(socket.SHUT_WR)
+                assert connected_addresses() == {ip_address(vip)}, "half closed, it still carries answers"
+                accepted.close()
+                client.recv(1)
+            assert connected_addresses() == set(), "what waits only for stray segments is no connection"
+
+    in_namespace(body)
+
+
+# Changes, while packets come
+
+
+def test_the_gate_follows_changes_whole():
+    subject = gate()
+    other = in_gre(tcp(destination="192.0.2.3")[14:], "10.1.9.2")
+    with pytest.raises(Discard, match="not_from_maglev"):
+        subject.admit(other)
+    subject.follow([ip_address("10.1.9.2")], [ip_network("192.0.2.3")])
+    assert subject.admit(other) == tcp(destination="192.0.2.3")[14:]
+    for gone in (in_gre(INNER), in_gre(INNER, "10.1.9.2")):
+        with pytest.raises(Discard):
+            subject.admit(gone)
+    assert subject.received() == {ip_address("10.1.9.2"): (1, len(other.gre) - 4)}
+
+
+def test_a_maglev_of_another_family_is_heard_while_the_loop_waits(in_namespace):
+    """The loop waits for packets of the families it knows, and must learn that there is one more."""
+    inner = bytes(IPv6(dst=OWN_VIPS[2]) / TCP(dport=80))
+
+    def body(wires):
+        ip(f"-6 address add fd00::2/64 dev {wires.maglev} nodad")
+        header = Ether(src=wires.headers()[0][:6], dst=wires.headers()[0][6:12])
+        with contextlib.ExitStack() as undo:
+            subject = ByTun(undo)
+            subject.follow([ip_address(ROUTER)], [ip_network(OWN_VIPS[2])])
+            ended = threading.Event()
+            carrying = threading.Thread(target=carry_until, args=(subject, ended))
+            carrying.start()
+            subject.follow([ip_address(ROUTER), ip_address("fd00::1")], [ip_network(OWN_VIPS[2])])
+            end = undo.enter_context(wires.router_socket())
+            until = time.monotonic() + DEADLINE_S
+            while not subject.received()[ip_address("fd00::1")].packets and time.monotonic() < until:
+                end.send(bytes(header / IPv6(src="fd00::1", dst="fd00::2") / GRE(proto=0x86DD) / Raw(inner)))
+                time.sleep(0.01)
+            found = subject.received()
+            ended.set()
+            subject.follow([], [])  # wakes it
+            carrying.join(DEADLINE_S)
+        assert found[ip_address("fd00::1")].packets >= 1, f"should have been let in, but: {found}"
+
+    in_namespace(body)
+
+
+def carry_until(subject, ended):
+    while not ended.is_set():
+        subject.carry_once()
 
 
 def test_nobody_is_told_on_the_wire_who_holds_a_vip_of_ipv6(in_namespace):
@@ -374,7 +474,7 @@ def test_nobody_is_told_on_the_wire_who_holds_a_vip_of_ipv6(in_namespace):
         header = Ether(src=wires.headers()[0][:6], dst=wires.headers()[0][6:12])
         option = ICMPv6NDOptSrcLLAddr(lladdr=header.src)
         with contextlib.ExitStack() as undo:
-            hold_vips([ip_network(OWN_VIPS[2])], undo)
+            HeldVips(undo).follow([ip_network(OWN_VIPS[2])])
             end = undo.enter_context(wires.router_socket())
             for target in (OWN_VIPS[2], own):
                 question = IPv6(src="fe80::1", dst=target, hlim=255) / ICMPv6ND_NS(tgt=target) / option

@@ -165,25 +165,31 @@ def is_rare(raw):
     return inner[0] != 0x45 or inner[9] != 6
 
 
-def test_what_comes_out_is_what_the_reference_decides(in_namespace, name):
-    out, expected = by_reference(FRAMES)
+def as_by_the_reference(in_namespace, name, frames, is_rare, vips=ALL, headers=HEADERS):
+    """Has an engine carry frames, and holds what comes out and is counted to the reference; returns both."""
+    out, expected = by_reference(frames, vips, headers)
 
     def body(wires):
-        with wires.router_socket() as router, running(wires, name) as engine:
-            for raw in FRAMES:
+        with wires.router_socket() as router, running(wires, name, vips, headers) as engine:
+            for raw in frames:
                 router.send(raw)
             found = settled(engine, expected.forwarded.total() + expected.reasons.total())
-            frames = received(router, len(out))
-        assert found.forwarded == expected.forwarded, f"should have counted {shown(expected)}, but {shown(found)}"
-        assert found.bytes == expected.bytes, f"should have counted {expected.bytes}, but {found.bytes}"
-        mine = {reason: count for reason, count in found.reasons.items() if reason not in IGNORED}
-        assert mine == dict(expected.reasons), f"should have counted {shown(expected)}, but {shown(found)}"
-        assert Counter(frames) == Counter(out), "the frames should be those that the reference decides"
-        usual = [raw for raw in frames if not is_rare(raw)]
-        assert usual == [raw for raw in out if not is_rare(raw)], "in their order"
-        assert {endpoint for _, endpoint in found.forwarded} == set(ENDPOINTS), "both endpoints should have been used"
+            return received(router, len(out)), found
 
-    in_namespace(body)
+    carried, found = in_namespace(body)
+    assert found.forwarded == expected.forwarded, f"should have counted {shown(expected)}, but {shown(found)}"
+    assert found.bytes == expected.bytes, f"should have counted {expected.bytes}, but {found.bytes}"
+    mine = {reason: count for reason, count in found.reasons.items() if reason not in IGNORED}
+    assert mine == dict(expected.reasons), f"should have counted {shown(expected)}, but {shown(found)}"
+    assert Counter(carried) == Counter(out), "the frames should be those that the reference decides"
+    usual = [raw for raw in carried if not is_rare(raw)]
+    assert usual == [raw for raw in out if not is_rare(raw)], "in their order"
+    return carried, found
+
+
+def test_what_comes_out_is_what_the_reference_decides(in_namespace, name):
+    _, found = as_by_the_reference(in_namespace, name, FRAMES, is_rare)
+    assert {endpoint for _, endpoint in found.forwarded} == set(ENDPOINTS), "both endpoints should have been used"
 
 
 def six(transport, source=CLIENT6, destination=VIP6, **ip):
@@ -216,27 +222,11 @@ def is_rare_of_both(raw):
 
 def test_both_ip_versions_are_carried_over_both(in_namespace, name):
     """Prefixes and any port as well; a packet to a VIP goes over whichever version its endpoint has."""
-    out, expected = by_reference(FRAMES_OF_BOTH, BOTH, HEADERS_OF_BOTH)
-
-    def body(wires):
-        with wires.router_socket() as router, running(wires, name, BOTH, HEADERS_OF_BOTH) as engine:
-            for raw in FRAMES_OF_BOTH:
-                router.send(raw)
-            found = settled(engine, expected.forwarded.total() + expected.reasons.total())
-            frames = received(router, len(out))
-        assert found.forwarded == expected.forwarded, f"should have counted {shown(expected)}, but {shown(found)}"
-        assert found.bytes == expected.bytes, f"should have counted {expected.bytes}, but {found.bytes}"
-        mine = {reason: count for reason, count in found.reasons.items() if reason not in IGNORED}
-        assert mine == dict(expected.reasons), f"should have counted {shown(expected)}, but {shown(found)}"
-        assert Counter(frames) == Counter(out), "the frames should be those that the reference decides"
-        usual = [raw for raw in frames if not is_rare_of_both(raw)]
-        assert usual == [raw for raw in out if not is_rare_of_both(raw)], "in their order"
-        named = Counter(endpoint for vip, endpoint in found.forwarded.elements() if vip == "h3")
-        assert set(named.values()) == {len(QUIC) // 2}, f"connection IDs name each endpoint as often, but went {named}"
-        pairs = {(raw[12:14], raw[(34 if raw[12:14] == b"\x08\x00" else 54) + 2 :][:2]) for raw in frames}
-        assert len(pairs) == 4, f"each version should have been carried over each, but only {pairs}"
-
-    in_namespace(body)
+    frames, found = as_by_the_reference(in_namespace, name, FRAMES_OF_BOTH, is_rare_of_both, BOTH, HEADERS_OF_BOTH)
+    named = Counter(endpoint for vip, endpoint in found.forwarded.elements() if vip == "h3")
+    assert set(named.values()) == {len(QUIC) // 2}, f"connection IDs name each endpoint as often, but went {named}"
+    pairs = {(raw[12:14], raw[(34 if raw[12:14] == b"\x08\x00" else 54) + 2 :][:2]) for raw in frames}
+    assert len(pairs) == 4, f"each version should have been carried over each, but only {pairs}"
 
 
 @pytest.mark.parametrize(("name", "threads"), [("ring", 3), ("xdp", 3)])

@@ -95,9 +95,11 @@ class Bench(Registry):
 
     def __init__(self):
         self.timeline = Timeline()
-        self._connections = []
         self._begin_registry()
         self.converged = 0
+
+    def _end_traffic(self):
+        """There is none."""
 
     def wait_converged(self, timeout_s=0.0):
         self.converged += 1

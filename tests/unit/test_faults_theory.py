@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lab.faults.theory import Life, World, dooms, explained, only_who_had_to, spells
@@ -184,3 +186,20 @@ def test_the_verdict_finds_who_broke_for_no_reason_and_who_lives_that_had_to_die
     assert not immortal
     assert "lives, though" in immortal.evidence[0]
     assert not only_who_had_to([], world(), happened), "nobody was judged"
+
+
+def test_where_slots_are_not_known_no_more_may_break_than_have_moved():
+    """What a connection's port is nobody may have said: then the share is what theory knows."""
+    happened = timeline(("drain", "s2", 5.0, None), ("kill", "m1", 30.0, None))
+    moved = [port for port in range(40000, 42000) if chosen(port) != "s2" and chosen(port, {"s2"}) != chosen(port)]
+    lives = [
+        Life(f"c1/{port}", "c1", chosen(port), "reset" if port in moved else "alive", 0.0, 30.0)
+        for port in range(40000, 42000)
+        if chosen(port) != "s2"
+    ]
+    assert moved
+    assert only_who_had_to(lives, world(), happened)
+    more = [replace(each, fate="reset") if place % 4 == 0 else each for place, each in enumerate(lives)]
+    verdict = only_who_had_to(more, world(), happened)
+    assert not verdict
+    assert "theory allows" in verdict.evidence[0]

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from asking import answer_of
 
 from lab.nursery import Nursery
 from lab.site import Site
 from lab.waiting import wait_until
-from maglev.engine.control import ControlError, request
 
 ROOT = Path(__file__).parents[2]
 FORWARDERS = 20
@@ -59,10 +59,7 @@ def wire():
 
 
 def is_ready(control):
-    try:
-        return request(control, "GET", "/status")["ready"]
-    except ControlError:
-        return False
+    return answer_of(control).get("ready", False)
 
 
 @pytest.mark.parametrize("engine", ["socket", "ring", "xdp"])

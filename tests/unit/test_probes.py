@@ -19,6 +19,7 @@ from statistics import median
 
 import icmplib
 import pytest
+from probers import DEADLINE_S, probing, until
 from scapy.layers.dns import DNS, DNSRR
 
 from maglev import config
@@ -31,26 +32,7 @@ from maglev.health import Check, Plan, State, Verdict, is_healthy
 from maglev.selection import MapBuilder
 
 LOCALHOST = ip_address("127.0.0.1")
-DEADLINE_S = 10.0
 NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
-
-
-def until(condition, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
-        threading.Event().wait(0.002)
-
-
-@contextlib.contextmanager
-def probing(checks, on_change=lambda states: None, probe=None):
-    prober = Prober(on_change, probe)
-    prober.set_checks(checks)
-    prober.start()
-    try:
-        yield prober
-    finally:
-        prober.stop()
 
 
 def assert_no_prober_is_left():

@@ -119,7 +119,7 @@ def test_a_lab_lacks_what_its_run_is_without(without, expected):
         document["pools"]["web"]["health_check"]["through"] = "vip"
         document["vips"][0]["new_flows_per_s"] = 50
 
-    config = Run(1, without).lab("rack", configure=configure).config
+    config = Run(1, without).configured("rack", configure=configure).config
     check = config.pools["web"].health_check
     assert expected == {
         "hash": config.forwarder.hash,

@@ -223,7 +223,7 @@ def test_paths_come_and_go(paths):
     assert paths.routes(102.0) == {VIP: {"10.1.2.2"}, VIP6: {PEER6}}
     paths.down("10.1.2.2")
     assert paths.routes(102.0) == {VIP6: {PEER6}}
-    assert paths.sessions == {PEER: "Established", "10.1.2.2": "Down", PEER6: "Down"}
+    assert paths.sessions == {PEER: ("Established", "101.000000"), "10.1.2.2": ("Down", ""), PEER6: ("Down", "")}
 
 
 @pytest.mark.parametrize("prefix", ["192.0.3.1/32", "0.0.0.0/0", "192.0.0.0/16", "2001:db8:0:1::1/128", "10.1.1.2/32"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -182,3 +183,63 @@ def test_clean_gives_up_on_what_cannot_be_killed(site, monkeypatch):
         site.clean(deadline_s=0.1)
         assert time.monotonic() - began < TIMEOUT_S, "clean-up waits for ever for a process that does not die"
     assert not site.directory.exists()
+
+
+# Files elsewhere, and labs that are kept or being made
+
+
+def test_clean_removes_the_files_that_were_entered_and_no_others(site, tmp_path):
+    directory, file, other = tmp_path / "captures", tmp_path / "one.pcap", tmp_path / "other.pcap"
+    for path in (directory, file, tmp_path / "never-made"):
+        site.enter_path(path)
+    directory.mkdir()
+    for path in (directory / "inside", file, other):
+        path.touch()
+    assert site.owner is not None, "a path is taken for a process"
+    site.clean()
+    assert not directory.exists()
+    assert not file.exists()
+    assert other.exists()
+
+
+def test_a_link_that_was_entered_goes_and_what_it_leads_to_stays(site, tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    site.enter_path(link)
+    site.clean()
+    assert target.is_dir()
+    assert not link.is_symlink()
+
+
+def test_a_lab_that_is_kept_says_so(site):
+    assert (site.is_owned, site.is_kept) == (True, False)
+    site.keep()
+    assert site.is_kept
+
+
+def test_a_lab_that_is_being_made_is_not_listed_before_it_has_an_owner(run_directory, monkeypatch):
+    """Another process lists labs at the very moment between a directory and its signature: it waits."""
+    listed, enter = [], Site.enter
+
+    def slowly(self, process):
+        listing = subprocess.Popen([sys.executable, "-c", LIST, str(run_directory)], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            listing.wait(1.0)
+        enter(self, process)
+        listed.append(listing)
+
+    monkeypatch.setattr(Site, "enter", slowly)
+    site = Site.create("rack")
+    said, _ = listed[0].communicate(timeout=TIMEOUT_S)
+    assert said.split() == [site.id, str(os.getpid())]
+
+
+LIST = """
+import sys
+from pathlib import Path
+from lab import site
+site.RUN_DIRECTORY = Path(sys.argv[1])
+for each in site.sites():
+    print(each.id, each.owner.pid)
+"""

@@ -137,6 +137,19 @@ def test_means_and_shares_are_those_that_were_published():
     assert mining.share(10**8) == pytest.approx(0.98)
 
 
+@pytest.mark.parametrize(
+    ("name", "packets"),
+    [
+        ("web_search", {19: 0.3, 33: 0.4, 53: 0.53, 133: 0.6, 667: 0.7, 1333: 0.8, 3333: 0.9, 6667: 0.97, 20000: 1.0}),
+        ("data_mining", {7: 0.8, 267: 0.9, 2107: 0.95, 666667: 1.0}),
+    ],
+)
+def test_sizes_are_those_of_another_publication_in_packets_of_1500_bytes(name, packets):
+    for number, share in packets.items():
+        low, high = (DISTRIBUTIONS[name].share((number + rounded) * 1500) for rounded in (-1, 1))  # whole packets
+        assert low <= share <= high, number
+
+
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_tables_grow_and_sizes_and_shares_are_each_other_s_inverse(name):
     distribution = DISTRIBUTIONS[name]

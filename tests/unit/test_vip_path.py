@@ -10,16 +10,18 @@ import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import probers
 import pytest
 from dnslib import RR, DNSRecord
-from namespaces import DEADLINE_S, MAGLEV, ROUTER, ip
+from namespaces import MAGLEV, ROUTER, ip
+from probers import until
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import GRE as GRE_LAYER
 from scapy.layers.l2 import Ether
 
 from maglev.config import HealthCheck
 from maglev.engine import decapsulation
-from maglev.engine.probes import Prober
+from maglev.engine.held_vips import HeldVips
 from maglev.engine.vip_path import DEVICE, MARK, PORTS, TABLE, VipPath
 from maglev.errors import Discard, PlatformError, Reason
 from maglev.flow import unpack_address
@@ -30,13 +32,6 @@ ENDPOINT = ip_address(ROUTER)  # the machine next door is the endpoint here
 OWN = ip_address(MAGLEV)
 OWN_V6, ENDPOINT_V6, VIP_V6 = (ip_address(text) for text in ("2001:db8:1::2", "2001:db8:1::1", "2001:db8:5::1"))
 PORT, DNS_PORT = 8080, 53
-
-
-def until(condition, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
-        time.sleep(0.005)
 
 
 class Gate(decapsulation.Gate):
@@ -67,7 +62,7 @@ class Endpoint:
         undo.callback(self._ended.set)
         device, receivers = decapsulation.make_tun_device(undo), decapsulation.open_receivers([OWN, OWN_V6], undo)
         ip("link set lo up")
-        decapsulation.hold_vips([ip_network(VIP), ip_network(VIP_V6)], undo)
+        HeldVips(undo).follow([ip_network(VIP), ip_network(VIP_V6)])
         self._tcp = undo.enter_context(socket.create_server(("", PORT), family=socket.AF_INET6, dualstack_ipv6=True))
         self._udp = {port: undo.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for port in (PORT, DNS_PORT)}
         for port, server in self._udp.items():
@@ -132,16 +127,10 @@ def endpoint_next_door(wires):
 
 @contextlib.contextmanager
 def probing(*checks, own=(OWN,)):
-    path = VipPath(own)
-    path.open([VIP, VIP_V6])
-    prober = Prober(lambda states: None, path=path)
-    prober.set_checks(checks)
-    prober.start()
-    try:
-        yield prober
-    finally:
-        prober.stop()
-        path.close()
+    with contextlib.closing(VipPath(own)) as path:
+        path.open([VIP, VIP_V6])
+        with probers.probing(checks, path=path) as prober:
+            yield prober
 
 
 def verdicts(prober):

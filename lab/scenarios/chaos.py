@@ -1,0 +1,20 @@
+"""Faults at random: whatever breaks had to, and theory says why.
+
+maglab run chaos --set faults=30 --set seconds=300 --set connections=500
+"""
+
+from lab import verify
+
+PROTECTION = "connection-table"
+
+
+def scenario(run, faults=8, seconds=40, connections=200):
+    with run.lab("rack", maglevs=3, endpoints=5) as lab:
+        as_if = run.protected("rack", maglevs=3, endpoints=5).config
+        with lab.connections(connections) as held:
+            opened_s = lab.timeline.now_s
+            lab.chaos(faults, seconds, run.seed).wait()
+            lab.wait_converged()
+            held.wait_settled()
+            run.expect(lab.explain(held.all(), opened_s=opened_s, as_if=as_if))
+        run.expect(verify.maglevs_choose_alike(lab.snapshot()))
