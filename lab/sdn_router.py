@@ -31,7 +31,7 @@ from .waiting import wait_until
 
 RYU_PYTHON = ROOT / ".venv-ryu" / "bin" / "python"
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
-PROGRAMS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl")
+PROGRAMS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 BRIDGE = "br0"
 CONTROLLER = "tcp:127.0.0.1:6653"  # in the router's own namespace
@@ -60,6 +60,7 @@ class SdnRouter(Router):
 
     nft_family = "netdev"  # its kernel does not forward what the switch takes
     hashes_fragments_alike = False  # later ones show no ports
+    sees_incoming = False  # its kernel: a switch that is a process takes frames before filters and queues
 
     @staticmethod
     def hook_of_leaving(interfaces: Sequence[str]) -> str:
@@ -78,6 +79,7 @@ class SdnRouter(Router):
         self.bgp_password = tcp_md5.usable(bgp_password)
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
+        self.sees_incoming = self.datapath == "system"
         self.management = self.directory / f"{BRIDGE}.mgmt"
         return super(Router, self).config(sysctls=SDN_SYSCTLS, **params)
 
@@ -184,6 +186,12 @@ class SdnRouter(Router):
     def _last_words(self, daemon: str) -> str:
         text = (self.directory / f"{daemon}.log").read_text(errors="replace").strip()
         return text.rpartition("\n")[2].rpartition("|")[2] or "nothing"
+
+    def set_receiving(self, port: Any, receives: bool) -> None:
+        """Has the switch take what comes in by a port, or drop all of it."""
+        number = self.intfList().index(port) + 1
+        what = "receive" if receives else "no-receive"
+        self.run(_found("ovs-ofctl"), "-O", "OpenFlow15", "mod-port", f"unix:{self.management}", str(number), what)
 
     # What is counted, and answered
 

@@ -214,6 +214,34 @@ def test_sessions_can_be_reset_and_next_hops_removed(lab):
         assert conns.broken == 0, conns.report()
 
 
+def test_links_can_be_bad_and_dead_one_way_as_elsewhere(lab):
+    with lab.connections(60) as conns:
+        for towards in ("r1", "m1"):
+            with lab.one_way("r1-m1", dead_towards=towards):
+                lab.wait_converged()
+                conns.wait_settled()
+            lab.wait_converged()
+        with lab.one_way("r1-s2", dead_towards="r1"):
+            lab.wait_converged()
+        lab.wait_converged()
+    with lab.impair("r1-s3", delay_ms=40):
+        assert 80 <= ping_ms(lab, "s3") < 200, "both directions take 40 ms more"
+    with lab.impair("r1-m1", delay_ms=40) as fault:
+        assert fault.detail["towards"] == "m1"
+        assert 40 <= ping_ms(lab, "m1") < 80
+    assert ping_ms(lab, "m1") < 40
+    with pytest.raises(WrongUse, match="takes frames before"):
+        lab.impair("r1-m1", towards="r1", delay_ms=5)
+    with pytest.raises(WrongUse, match="hashes each fragment"):
+        lab.spray_fragments("r1")
+
+
+def ping_ms(lab, name):
+    """The shortest time there and back of three, from the client."""
+    said = lab.run("c1", f"ping -c3 -i 0.2 -W2 {lab.node(name).address}").stdout
+    return float(re.search(r"= ([\d.]+)/", said)[1])
+
+
 def test_a_controller_that_is_asked_nonsense_says_so_and_lives(lab):
     path = lab.node("r1").directory / CONTROL
     answer = lab.run("r1", f"curl -s --unix-socket {path} -X POST 'http://r1/restart?peer=10.99.9.9'").stdout
