@@ -14,7 +14,9 @@ import logging
 import os
 import socket as plain_socket
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import eventlet.wsgi
@@ -30,22 +32,22 @@ from ryu.services.protocols.bgp.signals.emit import BgpSignalBus
 
 from . import neighbours, switch
 from .paths import Paths
-from .rules import Neighbour, Port, Rules, changes, rules, without_dead_ports
+from .rules import Changes, Group, Neighbour, Port, Rules, changes, rules, without_dead_ports
 from .wire import flow_mod, flow_removal, group_mod, group_removal
 
 FILE_VARIABLE = "MAGLAB_SDN"  # names the file: Ryu makes the application, and hands it nothing
 SETTLE_S = 0.002  # changes that come together are made together
 IDLE_S = 3600.0
 BGP_PORT = 179
-RETRY_S = 0.2  # to ask a switch again that did not answer
+RETRY_S = 1.0  # to ask a switch again that did not answer
 
 
-class Controller(app_manager.RyuApp):
+class Controller(app_manager.RyuApp):  # type: ignore[misc]
     """One switch's control plane."""
 
     OFP_VERSIONS = (ofproto_v1_5.OFP_VERSION,)
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         document = json.loads(Path(os.environ[FILE_VARIABLE]).read_text())
         self._document = document
@@ -54,21 +56,23 @@ class Controller(app_manager.RyuApp):
         self._inside = {plain_socket.if_nametoindex(name): port for name, port in document["inside"].items()}
         self._management = Path(document["management"])
         self._paths = Paths(self._peers, document["allowed"], time.monotonic())
-        self._neighbours = {}
+        self._neighbours: dict[str, Neighbour] = {}
         self._neighbours_known = False
-        self._datapath = None
-        self._has = None  # what the switch has: cookies, groups; None until it was asked
-        self._numbers = {}  # VIP: its group
+        self._datapath: Any = None
+        # What the switch has: cookies of flows, and groups; None until it was asked.
+        self._has: tuple[frozenset[int], dict[int, Group]] | None = None
+        self._numbers: Mapping[str, int] = {}  # VIP: its group
         self._woken = hub.Event()
-        self._speaker = None
+        self._speaker: Any = None
 
-    def start(self):
+    def start(self) -> None:
+        """Starts what goes on all the time; Ryu calls it."""
         super().start()
         self.threads += [hub.spawn(self._follow_neighbours), hub.spawn(self._keep_up), hub.spawn(self._answer)]
 
     # BGP
 
-    def _begin_bgp(self):
+    def _begin_bgp(self) -> None:
         """Once the switch is known: what it sends where must be believed before peers say anything."""
         self._speaker = BGPSpeaker(
             self._document["as"],
@@ -88,7 +92,7 @@ class Controller(app_manager.RyuApp):
         for peer in self._peers:
             self._add(peer)
 
-    def _add(self, peer):
+    def _add(self, peer: str) -> None:
         is_v6 = ":" in peer
         self._speaker.neighbor_add(
             peer,
@@ -99,24 +103,25 @@ class Controller(app_manager.RyuApp):
             connect_mode="passive",
         )
 
-    def _path_changed(self, event, peer, _as):
+    def _path_changed(self, event: Any, peer: str, _as: object) -> None:
         if event.is_withdraw:
             self._paths.withdrawn(peer, event.prefix)
         elif not self._paths.announced(peer, event.prefix, event.nexthop):
             self.logger.warning("%s announces %s, which is no VIP: passed over", peer, event.prefix)
         self._woken.set()
 
-    def _peer_up(self, peer):
+    def _peer_up(self, peer: str) -> None:
         self._paths.up(peer, time.monotonic())
         self._woken.set()
 
-    def _peer_down(self, peer, _as):
+    def _peer_down(self, peer: str, _as: object) -> None:
         self._paths.down(peer)
         self._woken.set()
 
     # The kernel
 
-    def _follow_neighbours(self):
+    def _follow_neighbours(self) -> None:
+        """Listens to the kernel, for ever."""
         kernel = socket.socket(plain_socket.AF_NETLINK, plain_socket.SOCK_RAW, plain_socket.NETLINK_ROUTE)
         kernel.bind((0, neighbours.RTMGRP_NEIGH))
         kernel.send(neighbours.question())
@@ -126,7 +131,7 @@ class Controller(app_manager.RyuApp):
             self._neighbours_known = True
             self._woken.set()
 
-    def _hear(self, heard):
+    def _hear(self, heard: neighbours.Heard) -> None:
         port = self._inside.get(heard.interface)
         if port is None or heard.address.startswith(("fe80:", "ff", "224.")):
             return
@@ -138,7 +143,7 @@ class Controller(app_manager.RyuApp):
     # The switch
 
     @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
-    def _switch_comes_or_goes(self, event):
+    def _switch_comes_or_goes(self, event: Any) -> None:
         if event.state == MAIN_DISPATCHER:
             self._datapath, self._has = event.datapath, None
         elif event.datapath is self._datapath:
@@ -146,17 +151,17 @@ class Controller(app_manager.RyuApp):
         self._woken.set()
 
     @set_ev_cls(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
-    def _port_changed(self, event):
+    def _port_changed(self, event: Any) -> None:
         self._woken.set()
 
     @set_ev_cls(ofp_event.EventOFPErrorMsg, MAIN_DISPATCHER)
-    def _refused(self, event):
+    def _refused(self, event: Any) -> None:
         """The switch is not as it was thought to be: it is asked again."""
         self.logger.error("the switch refuses: type %s, code %s", event.msg.type, event.msg.code)
         self._has = None
         hub.spawn_after(RETRY_S, self._woken.set)
 
-    def _keep_up(self):
+    def _keep_up(self) -> None:
         """Has the switch do what is known, whenever something is new."""
         while True:
             wakes_at = self._paths.wakes_at
@@ -170,7 +175,7 @@ class Controller(app_manager.RyuApp):
                 self._has = None
                 hub.spawn_after(RETRY_S, self._woken.set)
 
-    def _update(self):
+    def _update(self) -> None:
         if self._datapath is None or not self._neighbours_known:
             return
         if self._has is None:
@@ -184,7 +189,8 @@ class Controller(app_manager.RyuApp):
             self._tell(todo)
         self._has = frozenset(flow.cookie for flow in wanted.flows), dict(wanted.groups)
 
-    def _ask_switch(self):
+    def _ask_switch(self) -> None:
+        """Asks what the switch has; a controller that has just begun believes what it does."""
         contents = switch.read(self._management)
         self._has = contents.cookies, dict(contents.groups)
         self._numbers = contents.group_of
@@ -193,7 +199,7 @@ class Controller(app_manager.RyuApp):
                 for bucket in contents.groups[number].buckets:
                     self._believe(vip, bucket.port)
 
-    def _believe(self, vip, port):
+    def _believe(self, vip: str, port: int) -> None:
         for peer, its_port in self._peers.items():
             if its_port == port and (":" in peer) == (":" in vip):
                 self._paths.keep(vip, peer)
@@ -204,13 +210,14 @@ class Controller(app_manager.RyuApp):
         self._numbers = wanted.numbers
         return wanted
 
-    def _living_ports(self):
+    def _living_ports(self) -> list[int]:
         down, dead = ofproto_v1_5.OFPPC_PORT_DOWN, ofproto_v1_5.OFPPS_LINK_DOWN
         return [
             number for number, port in self._datapath.ports.items() if not port.config & down and not port.state & dead
         ]
 
-    def _tell(self, todo):
+    def _tell(self, todo: Changes) -> None:
+        """Has the switch make changes, in their order."""
         datapath = self._datapath
         parser, protocol = datapath.ofproto_parser, datapath.ofproto
         messages = [
@@ -227,7 +234,8 @@ class Controller(app_manager.RyuApp):
 
     # Questions
 
-    def _answer(self):
+    def _answer(self) -> None:
+        """Answers questions, for ever."""
         path = self._document["control"]
         if os.path.exists(path):
             os.unlink(path)
@@ -237,10 +245,11 @@ class Controller(app_manager.RyuApp):
         listening.listen(8)
         eventlet.wsgi.server(listening, self._reply, log=logging.getLogger("control"), log_output=False)
 
-    def _reply(self, environment, start_response):
+    def _reply(self, environment: Mapping[str, Any], start_response: Callable[..., object]) -> list[bytes]:
         what = f"{environment['REQUEST_METHOD']} {environment['PATH_INFO']}"
         peer = parse_qs(environment.get("QUERY_STRING", "")).get("peer", [""])[0]
-        status, answer = "200 OK", {}
+        status = "200 OK"
+        answer: dict[str, Any] = {}
         if what == "GET /status":
             answer = {"sessions": dict(self._paths.sessions), "connected": self._datapath is not None}
         elif what in ("POST /restart", "POST /disable", "POST /enable") and peer in self._peers and self._speaker:
@@ -250,7 +259,7 @@ class Controller(app_manager.RyuApp):
         start_response(status, [("Content-Type", "application/json")])
         return [json.dumps(answer).encode()]
 
-    def _operate(self, command, peer):
+    def _operate(self, command: str, peer: str) -> None:
         if command in ("restart", "disable"):
             self._speaker.neighbor_del(peer)
             self._peer_down(peer, None)

@@ -7,6 +7,7 @@ checks a frame's size. Source: Open vSwitch, openflow/netronome-ext.h and lib/of
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from . import rules
 
@@ -24,14 +25,14 @@ EXPERIMENTER = 0xFFFF
 class HashOf5Tuple:
     """A group's property: the bucket is chosen by a hash of the 5-tuple."""
 
-    def serialize(self):
+    def serialize(self) -> bytes:
         masks = b"".join(struct.pack("!I", header) + b"\xff" * size for header, size in FIELDS.items())
         length = METHOD.size + len(masks)
         body = METHOD.pack(EXPERIMENTER, length, NETRONOME, SELECTION_METHOD, b"hash", 0) + masks
         return body + bytes(-length % 8)
 
 
-def flow_mod(datapath, flow):
+def flow_mod(datapath: Any, flow: rules.Flow) -> Any:
     """Returns the message that adds a flow, in the place of one that matches the same."""
     parser, protocol = datapath.ofproto_parser, datapath.ofproto
     instructions = []
@@ -48,7 +49,7 @@ def flow_mod(datapath, flow):
     )  # fmt: skip
 
 
-def flow_removal(datapath, cookie):
+def flow_removal(datapath: Any, cookie: int) -> Any:
     """Returns the message that takes away the flow with a cookie."""
     parser, protocol = datapath.ofproto_parser, datapath.ofproto
     return parser.OFPFlowMod(
@@ -57,7 +58,7 @@ def flow_removal(datapath, cookie):
     )  # fmt: skip
 
 
-def group_mod(datapath, command, group):
+def group_mod(datapath: Any, command: int, group: rules.Group) -> Any:
     """Returns the message that adds a group, or replaces all its buckets at once."""
     parser, protocol = datapath.ofproto_parser, datapath.ofproto
     buckets = [
@@ -73,18 +74,18 @@ def group_mod(datapath, command, group):
     )
 
 
-def group_removal(datapath, number):
+def group_removal(datapath: Any, number: int) -> Any:
     """Returns the message that takes a group away."""
     parser, protocol = datapath.ofproto_parser, datapath.ofproto
     return parser.OFPGroupMod(datapath, protocol.OFPGC_DELETE, protocol.OFPGT_SELECT, number)
 
 
-def _value(value):
+def _value(value: int | str) -> int | str | tuple[str, ...]:
     """Returns a match's value as Ryu wants it: a prefix as a pair."""
     return tuple(value.split("/")) if isinstance(value, str) and "/" in value else value
 
 
-def _action(parser, action):
+def _action(parser: Any, action: rules.Action) -> Any:
     match action:
         case rules.SetField(field, value):
             return parser.OFPActionSetField(**{field: value})
