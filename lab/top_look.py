@@ -14,8 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from . import observe, timeline, wiring
+from . import bird, fabric, netlink, observe, timeline, wiring
 from .errors import LabError
+from .nodes import COUNTERS, VIP_PREFIXES
 from .observe import RouterView
 from .site import Site
 from .trace import shells_of
@@ -68,13 +69,13 @@ class Watcher:
 
     def _router(self, name: str) -> Any:
         """Returns what `observe` needs of a router."""
-        peers = [SimpleNamespace(node=SimpleNamespace(name=each, role="maglev")) for each in self._maglevs_behind(name)]
-        neighbours = {"maglev": [(None, peer) for peer in peers]}
-        directory = self._site.directory / name
+        pid, control, maglevs = self._shells[name], self._site.directory / name / "bird.ctl", self._maglevs_behind(name)
         return SimpleNamespace(
-            name=name, pid=self._shells[name], directory=directory, neighbours=neighbours.get, peers=list,
-            vip_prefixes={4: "0.0.0.0/0", 6: "::/0"},
-        )  # fmt: skip
+            ecmp=lambda: fabric.within(netlink.bgp_routes(pid), VIP_PREFIXES.values()),
+            sessions=lambda: bird.sessions(bird.answer(control, "show protocols"), maglevs),
+            counters=lambda: netlink.counters(pid, COUNTERS),
+            buckets=dict,
+        )
 
     def _maglevs_behind(self, router: str) -> list[str]:
         """Returns the Maglevs that are wired to a router, or to a switch that is."""

@@ -83,7 +83,14 @@ class Pod(Topo):  # type: ignore[misc]
                 asn = ASES[tier] + (number if tier == LEAF else 0)
                 hashing = hash_sysctls(self._hashing, tier, number)
                 name = f"{NAMES[tier]}{number}"
-                self.addHost(name, cls=Router, asn=asn, hashing=hashing, vip_prefix=VIP_PREFIX, vip_prefix6=VIP_PREFIX6)
+                self.addHost(
+                    name,
+                    cls=Router,
+                    asn=asn,
+                    hashing=hashing,
+                    vip_prefix=VIP_PREFIX,
+                    vip_prefix6=VIP_PREFIX6,
+                )
                 for above in range(1, counts[tier - 1] + 1 if tier else 1):
                     self._join(f"{NAMES[tier - 1]}{above}", name, OUTER_MTU_BYTES if tier == EDGE else INNER_MTU_BYTES)
 

@@ -27,6 +27,8 @@ Clients take the routers in turn. Every Maglev has a session with every router, 
 Maglevs. A client's packet goes c, r, m, s, for Maglevs and endpoints are neighbours here; the answer goes straight to
 the client's router. Routers know each other's clients by static routes; so does everybody on the switch.
 
+Routers run BIRD, or FRR (`router=frr`); all else is the same.
+
     sudo mn --custom topologies/rack.py --topo rack,maglevs=4
 """
 
@@ -40,6 +42,7 @@ sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the fil
 
 from mininet.topo import Topo
 
+from lab.frr import FrrRouter
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
 from lab.nodes import Client, Endpoint, Maglev, Router, Switch
 from lab.tcp_md5 import checked
@@ -53,11 +56,13 @@ CLIENTS, MAGLEVS, ENDPOINTS = 0, 1, 2  # the second byte of their addresses
 class Rack(Topo):  # type: ignore[misc]
     """N Maglevs and K endpoints behind one router, or behind several that share a switch."""
 
+    router_class = Router
+
     def build(
         self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, bgp_password: str = "",
-        **router: object,
+        router: str = "bird", **own: object,
     ) -> None:  # fmt: skip
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `router` has routers' options.
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `own` has routers' options.
 
         With a `bgp_password` routers and Maglevs sign their BGP sessions; it is kept out of logs and process lists.
         """
@@ -68,9 +73,10 @@ class Rack(Topo):  # type: ignore[misc]
                 raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
         self.cluster = cluster(maglevs, endpoints)
         self._routers, self._clients = routers, clients
-        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **router}
+        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **own}
+        self.router_class = router_class(router, self.router_class)
         if routers == 1:
-            self.addHost("r1", cls=Router, **self._router_options)
+            self.addHost("r1", cls=self.router_class, **self._router_options)
         else:
             self._add_switch()
         for number in range(1, clients + 1):
@@ -102,7 +108,7 @@ class Rack(Topo):  # type: ignore[misc]
             name = f"r{number}"
             others = [client for client in range(1, self._clients + 1) if self._router_of(client) != number]
             routes = [*_on_link(ENDPOINTS, f"{name}-eth0"), *self._routes_to(others)]
-            self.addHost(name, cls=Router, routes=routes, **self._router_options)
+            self.addHost(name, cls=self.router_class, routes=routes, **self._router_options)
             self._link_to_switch(name, f"10.{MAGLEVS}.0.{number}/16", f"fd00:{MAGLEVS}::{number}/32")
 
     def _on_switch(self, name: str, cls: type, kind: int, number: int) -> None:
@@ -129,6 +135,14 @@ class Rack(Topo):  # type: ignore[misc]
         ways = [(client, self._router_of(client)) for client in clients]
         routes = [f"10.{CLIENTS}.{client}.0/24 via 10.{MAGLEVS}.0.{router}" for client, router in ways]
         return routes + [f"fd00:{CLIENTS}:{client}::/64 via fd00:{MAGLEVS}::{router}" for client, router in ways]
+
+
+def router_class(name: str, bird: type = Router) -> type:
+    """Returns what a router is that runs `bird` or `frr`; ValueError for another."""
+    classes = {"bird": bird, "frr": FrrRouter}
+    if name not in classes:
+        raise ValueError(f"router={name!r} is not allowed; allowed: {' or '.join(classes)}")
+    return classes[name]
 
 
 def _on_link(kind: int, interface: str) -> list[str]:

@@ -50,7 +50,7 @@ def here():
 
 
 def routes():
-    return netlink.bird_routes(threading.get_native_id())
+    return netlink.bgp_routes(threading.get_native_id())
 
 
 def test_bird_s_routes_of_the_main_table_are_found_and_no_others(here):
@@ -103,7 +103,7 @@ def test_counters_are_those_that_nft_lists(here):
 
 def test_nobody_s_kernel_is_said_so():
     with pytest.raises(LabError, match="999999999"):
-        netlink.bird_routes(999999999)
+        netlink.bgp_routes(999999999)
 
 
 def test_a_list_that_changed_meanwhile_is_asked_for_again(monkeypatch):
