@@ -23,7 +23,10 @@ SETUP = ROOT / "lab" / "setup"
 # What the script may use freely, since it changes nothing; `rm` and `mktemp` only ever meet a temporary file.
 HARMLESS = "awk bash cat dirname flock grep head ls mktemp rm sed sha256sum tail xargs"
 CHANGING = "apt-get dpkg systemctl update-rc.d ln mv chmod mkdir chown"
-PROGRAMS_OF_PACKAGES = "mnexec ovs-vsctl bird ip ethtool tcpdump nft ping ps modprobe make update-ca-certificates curl wrk ab iperf3 nginx vtysh"
+PROGRAMS_OF_PACKAGES = (
+    "mnexec ovs-vsctl bird ip ethtool tcpdump nft ping ps modprobe make update-ca-certificates curl wrk ab iperf3 nginx "
+    "vtysh"
+)
 
 
 @dataclass
