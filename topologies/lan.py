@@ -11,8 +11,8 @@
 
 Everybody on a segment finds everybody else there by ARP and neighbour discovery: the next hop of a VIP is a Maglev's
 address, and which port of the switch that is behind the router learns by asking. Of a Maglev
-that lost its power no link of the router's tells, only BGP's silence. The way of packets is the rack's: c, r1, m, r1, s,
-and the answer s, r1, c. To have all on one segment, take the rack with two routers. `router=frr` runs FRR in BIRD's
+that lost its power no link of the router's tells, only BGP's silence. The way of packets is the rack's: c, r1, m, r1,
+s, and the answer s, r1, c. To have all on one segment, take the rack with two routers. `router=frr` runs FRR in BIRD's
 place.
 
     sudo mn --custom topologies/lan.py --topo lan,maglevs=4
