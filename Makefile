@@ -42,5 +42,5 @@ lock:  ## Write lab/setup/requirements.lock anew, with the newest versions
 	@lab/setup/lock
 
 clean:  ## Remove the virtual environment and all caches
-	@rm -rf .venv $(caches)
+	@rm -rf .venv .venv-ryu $(caches)
 	@find maglev lab topologies exercises tests -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -25,7 +25,8 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
-from . import interfaces, namespace, nginx, tcp_md5
+from . import bird, interfaces, namespace, netlink, nginx, tcp_md5
+from .bird import session_name
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
 from .nursery import SERVERS, Daemon, Nursery
@@ -256,6 +257,13 @@ class Router(LabNode):
     """
 
     role = "router"
+    nft_family = "inet"  # in which its kernel sees packets on their way to Maglevs
+    hashes_fragments_alike = True  # whether all fragments of a packet go the same way
+
+    @staticmethod
+    def hook_of_leaving(interfaces: Sequence[str]) -> str:
+        """Returns nftables' hook at which packets are seen that leave by one of some interfaces, and others."""
+        return "forward"
 
     def config(
         self,
@@ -356,10 +364,39 @@ template bgp maglev{version} {{
         """Returns what BIRD's console answers."""
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
 
+    def ecmp(self) -> dict[str, tuple[str, ...]]:
+        """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
+        return netlink.bird_routes(self.pid)
 
-def session_name(maglev: str, version: int) -> str:
-    """Returns how BIRD calls its session with a Maglev over one family."""
-    return maglev if version == 4 else f"{maglev}_ipv6"
+    def counters(self) -> dict[str, int]:
+        """Returns the packet counters of the router's kernel."""
+        return netlink.counters(self.pid, COUNTERS)
+
+    def buckets(self) -> dict[str, dict[str, int]]:
+        """Returns what each Maglev's bucket has counted, by VIP: a kernel's next hops count nothing."""
+        return {}
+
+    def sessions(self) -> dict[str, str]:
+        """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
+        states = bird.answer(self.directory / "bird.ctl", "show protocols")
+        return bird.sessions(states, [other.node.name for _, other in self.neighbours("maglev")])
+
+    def sessions_with(self, maglev: str) -> list[list[str]]:
+        """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""
+        names = {session_name(maglev, version) for version in (4, 6)}
+        lines = (line.split() for line in self.birdc("show", "protocols").splitlines())
+        return [words for words in lines if words[:1] and words[0] in names]
+
+    def tell_sessions(self, maglev: str, command: str) -> None:
+        """Has BIRD restart, disable or enable its sessions with a Maglev, one over each family."""
+        for _, other in self.neighbours("maglev"):
+            if other.node.name == maglev:
+                for version in self.addresses_of(other):
+                    self.birdc(command, session_name(maglev, version))
+
+    def evidence(self) -> str:
+        """Returns all that BIRD knows, in its own words."""
+        return self.birdc("show", "route", "all") + self.birdc("show", "protocols", "all")
 
 
 class ConfiguredNode(LabNode):

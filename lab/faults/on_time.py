@@ -10,7 +10,7 @@ from maglev.flow import TCP, Flow, pack_address
 
 from ..verdict import Verdict
 from .chaos import Wiring, plan
-from .on_routes import RouteFaults
+from .on_controllers import ControllerFaults
 from .schedule import Entry, Schedule
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..laboratory import Lab
 
 
-class Faults(RouteFaults):
+class Faults(ControllerFaults):
     """All that `Lab` can do to a data centre."""
 
     def schedule(self, plan: Iterable[Entry | Sequence[Any]]) -> Schedule:

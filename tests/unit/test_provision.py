@@ -112,7 +112,7 @@ def test_machine_that_can_be_served_is_changed(machine: Machine) -> None:
     """The tests below say something only because this machine gets as far as changing."""
     result = machine.provision()
     assert result.returncode != 0
-    assert "[1/4] Debian packages: curl …" in result.stdout
+    assert "[1/5] Debian packages: curl …" in result.stdout
     assert re.search(r"^apt-get install .* curl$", machine.calls, re.MULTILINE)
     assert "could not be installed" in result.stderr
 
@@ -195,7 +195,7 @@ def test_package_without_its_program_is_missing(machine: Machine) -> None:
 def test_environment_alone_needs_no_package_of_the_lab_and_no_root(machine: Machine) -> None:
     machine.program("id", "echo 1000")
     result = machine.provision("--for=check")
-    assert "[2/4] Python packages" in result.stdout
+    assert "[2/5] Python packages" in result.stdout
     assert machine.calls == f"python3 -m venv --system-site-packages {machine.root}/.venv\n"
 
 
@@ -231,7 +231,7 @@ def test_machine_code_is_made_when_sources_have_changed_and_only_then(set_up: Ma
         assert (result.returncode, result.stderr) == (0, ""), result.stderr
         return result.stdout, set_up.calls.count("rehearsed")
 
-    made = "[3/4] Compiling …\nMaglev Lab is set up.\n"
+    made = "[3/5] Compiling …\nMaglev Lab is set up.\n"
     assert outcome() == (made, 1), "there was none: it should have been made"
     assert outcome() == ("", 1), "it should have been found"
     source = set_up.root / "maglev" / "fast" / "flow.py"

@@ -1,0 +1,54 @@
+"""What BIRD says of its sessions, asked over its control socket.
+
+Only the standard library, as all that nodes use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
+ANSWER_TIMEOUT_S = 1.0
+
+
+def session_name(maglev: str, version: int) -> str:
+    """Returns how BIRD calls its session with a Maglev over one family."""
+    return maglev if version == 4 else f"{maglev}_ipv6"
+
+
+def answer(control: Path, command: str) -> str:
+    """Returns what BIRD answers to a command, without the codes at the lines' beginnings; "" if it does not answer.
+
+    BIRD's lines begin with four digits and a minus, the last with four digits and a space, or with a space alone where
+    the code is that of the line before (BIRD's doc/reply_codes).
+    """
+    with socket.socket(socket.AF_UNIX) as bird, contextlib.suppress(OSError):
+        bird.settimeout(ANSWER_TIMEOUT_S)
+        bird.connect(str(control))
+        with bird.makefile("r", encoding="utf-8", errors="replace") as lines:
+            lines.readline()  # who it is
+            bird.sendall(command.encode() + b"\n")
+            found = []
+            for line in lines:
+                found.append(line[1:] if line.startswith(" ") else line[5:])
+                if line[:4].isdigit() and line[4:5] == " ":
+                    break
+            return "".join(found)
+    return ""
+
+
+def sessions(table: str, maglevs: Sequence[str]) -> dict[str, str]:
+    """Returns how a router's sessions with each Maglev are: the same of all its families, or what is amiss with one.
+
+    Reads BIRD's `show protocols`: name, protocol, table, state, since, and what BGP says of itself.
+    """
+    rows = (line.split() for line in table.splitlines())
+    states = {row[0]: row[5] if len(row) > 5 else row[3] for row in rows if len(row) > 3 and row[1] == "BGP"}
+    found: dict[str, str] = {}
+    for maglev in maglevs:
+        each = [states[name] for version in (4, 6) if (name := session_name(maglev, version)) in states]
+        found[maglev] = next((state for state in each if state != ESTABLISHED), ESTABLISHED)
+    return found
