@@ -1,4 +1,4 @@
-"""What BIRD says of its sessions, asked over its control socket.
+"""What a router of Linux and BIRD says of its routing: BIRD over its control socket, the kernel over netlink.
 
 Only the standard library, as all that nodes use.
 """
@@ -10,8 +10,35 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import netlink
+
 ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 ANSWER_TIMEOUT_S = 1.0
+CONTROL = "bird.ctl"  # in the router's directory
+COUNTERS = "maglab"  # the table of a router's packet counters
+
+
+class LinuxRouting:
+    """A router's answers; only its namespace and its directory are needed, so any process may ask."""
+
+    def __init__(self, pid: int, directory: Path, maglevs: Sequence[str]) -> None:
+        self._pid, self._directory, self._maglevs = pid, directory, maglevs
+
+    def ecmp(self) -> dict[str, tuple[str, ...]]:
+        """Returns the next hops of every VIP of both families in the kernel, in the order of addresses."""
+        return netlink.bird_routes(self._pid)
+
+    def counters(self) -> dict[str, int]:
+        """Returns the packet counters of the kernel."""
+        return netlink.counters(self._pid, COUNTERS)
+
+    def buckets(self) -> dict[str, dict[str, int]]:
+        """Returns what each Maglev's bucket has counted, by VIP: a kernel's next hops count nothing."""
+        return {}
+
+    def sessions(self) -> dict[str, str]:
+        """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
+        return sessions(answer(self._directory / CONTROL, "show protocols"), self._maglevs)
 
 
 def session_name(maglev: str, version: int) -> str:

@@ -25,8 +25,8 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
-from . import bird, interfaces, namespace, netlink, nginx, tcp_md5
-from .bird import session_name
+from . import bird, interfaces, namespace, nginx, tcp_md5
+from .bird import COUNTERS, session_name
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
 from .nursery import SERVERS, Daemon, Nursery
@@ -244,7 +244,6 @@ class Client(LabNode):
 
 
 NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
-COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class Router(LabNode):
@@ -364,22 +363,10 @@ template bgp maglev{version} {{
         """Returns what BIRD's console answers."""
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
 
-    def ecmp(self) -> dict[str, tuple[str, ...]]:
-        """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
-        return netlink.bird_routes(self.pid)
-
-    def counters(self) -> dict[str, int]:
-        """Returns the packet counters of the router's kernel."""
-        return netlink.counters(self.pid, COUNTERS)
-
-    def buckets(self) -> dict[str, dict[str, int]]:
-        """Returns what each Maglev's bucket has counted, by VIP: a kernel's next hops count nothing."""
-        return {}
-
-    def sessions(self) -> dict[str, str]:
-        """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
-        states = bird.answer(self.directory / "bird.ctl", "show protocols")
-        return bird.sessions(states, [other.node.name for _, other in self.neighbours("maglev")])
+    @property
+    def routing(self) -> bird.LinuxRouting:
+        """Returns whom to ask for routes, sessions and counters."""
+        return bird.LinuxRouting(self.pid, self.directory, [end.node.name for _, end in self.neighbours("maglev")])
 
     def sessions_with(self, maglev: str) -> list[list[str]]:
         """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""
