@@ -1,4 +1,4 @@
-"""What BIRD says of its sessions, asked over its control socket.
+"""What a router of Linux and BIRD says of its routing: BIRD over its control socket, the kernel over netlink.
 
 Only the standard library, as all that nodes use.
 """
@@ -7,11 +7,41 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from . import fabric, netlink
 
 ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 ANSWER_TIMEOUT_S = 1.0
+CONTROL = "bird.ctl"  # in the router's directory
+VIP_PREFIXES = {4: "192.0.2.0/24", 6: "2001:db8::/64"}  # by IP version: what routers take for VIPs unless they are told
+COUNTERS = "maglab"  # the table of a router's packet counters
+
+
+class LinuxRouting:
+    """A router's answers; only its namespace and its directory are needed, so any process may ask."""
+
+    def __init__(self, pid: int, directory: Path, neighbours: Sequence[str],
+                 prefixes: Iterable[str] = VIP_PREFIXES.values()) -> None:  # fmt: skip
+        self._pid, self._directory, self._neighbours = pid, directory, neighbours
+        self._prefixes = list(prefixes)
+
+    def ecmp(self) -> dict[str, tuple[str, ...]]:
+        """Returns the next hops of every VIP of both families in the kernel, in the order of addresses."""
+        return fabric.within(netlink.bgp_routes(self._pid), self._prefixes)
+
+    def counters(self) -> dict[str, int]:
+        """Returns the packet counters of the kernel."""
+        return netlink.counters(self._pid, COUNTERS)
+
+    def buckets(self) -> dict[str, dict[str, int]]:
+        """Returns what each Maglev's bucket has counted, by VIP: a kernel's next hops count nothing."""
+        return {}
+
+    def sessions(self) -> dict[str, str]:
+        """Returns how the sessions with each neighbour are: the same of all its families, or what is amiss with one."""
+        return sessions(answer(self._directory / CONTROL, "show protocols"), self._neighbours)
 
 
 def session_name(maglev: str, version: int) -> str:

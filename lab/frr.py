@@ -13,12 +13,12 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from . import tcp_md5
-from .bird import ANSWER_TIMEOUT_S, ESTABLISHED
+from .bird import ANSWER_TIMEOUT_S, ESTABLISHED, LinuxRouting
 from .errors import CannotStart
 from .nodes import BFD_INTERVAL_MS, BFD_MULTIPLIER, HOLD_TIME_S, MAGLEV_AS, Router
 
@@ -29,11 +29,54 @@ FAMILIES = {4: "ip", 6: "ipv6"}  # FRR's words for IP versions
 # The kernel drops next-hop objects with their link, and says nothing: after a short cut zebra took them for installed.
 ZEBRA_LINES = ("no zebra nexthop kernel enable",)
 END = b"\0\0\0"  # of an answer, before a byte that says how it went (FRR's lib/vty.c)
+CONFIGURATION = "bgpd.conf"  # in the router's directory
 NO_ANSWER = "no answer"
+
+
+class FrrRouting(LinuxRouting):
+    """A router's answers, whose sessions FRR knows."""
+
+    def sessions(self) -> dict[str, str]:
+        peers = summary(self._directory).values()
+        found = {}
+        for name in self._neighbours:
+            states = [peer["state"] for peer in peers if peer.get("desc") == name] or [NO_ANSWER]
+            found[name] = next((state for state in states if state != ESTABLISHED), ESTABLISHED)
+        return found
+
+
+def summary(directory: Path) -> dict[str, dict[str, Any]]:
+    """Returns what bgpd says of its sessions, by the neighbour's address; nothing if it does not answer."""
+    said = answer(directory / "bgpd.vty", "show bgp summary json")
+    families = json.loads(said) if said.strip() else {}
+    return {address: peer for family in families.values() for address, peer in family.get("peers", {}).items()}
+
+
+def answer(control: Path, *commands: str) -> str:
+    """Returns what a daemon of FRR's answers to the last of some commands on its socket; "" if it does not answer.
+
+    A command ends with a zero, an answer with three of them and a byte that says how it went.
+    """
+    said = b""
+    with socket.socket(socket.AF_UNIX) as daemon, contextlib.suppress(OSError):
+        daemon.settimeout(ANSWER_TIMEOUT_S)
+        daemon.connect(str(control))
+        for command in commands:
+            daemon.sendall(command.encode() + b"\0")
+            said = b""
+            while said[-4:-1] != END:
+                part = daemon.recv(1 << 16)
+                if not part:
+                    return ""
+                said += part
+        return said[:-4].decode(errors="replace")
+    return ""
 
 
 class FrrRouter(Router):
     """Linux with FRR: learns VIPs by BGP, and spreads flows over them by ECMP on the 5-tuple."""
+
+    asked = FrrRouting
 
     def start_daemons(self) -> None:
         if not (PROGRAMS / "bgpd").exists():
@@ -69,9 +112,10 @@ class FrrRouter(Router):
         yield from (f" bgp router-id {self.address}", " no bgp ebgp-requires-policy", " no bgp default ipv4-unicast")
         yield from (f" timers bgp 1 {HOLD_TIME_S}", " bgp bestpath as-path multipath-relax")
         sessions = list(self._sessions())
-        for _, address, asn, is_router in sessions:
+        for name, address, asn, is_router in sessions:
             peer = f" neighbor {address}"
-            yield from (f"{peer} remote-as {asn}", f"{peer} ttl-security hops 1", f"{peer} timers connect 1")
+            yield from (f"{peer} remote-as {asn}", f"{peer} description {name}")
+            yield from (f"{peer} ttl-security hops 1", f"{peer} timers connect 1")
             yield f"{peer} advertisement-interval 0"
             if self.bgp_password:
                 yield f"{peer} password {self.bgp_password}"
@@ -81,7 +125,7 @@ class FrrRouter(Router):
             yield from (f" address-family ipv{version} unicast", f"  maximum-paths {MOST_PATHS}")
             if self.peers():
                 yield "  redistribute connected"
-            for _, address, _, is_router in (each for each in sessions if each[0] == version):
+            for _, address, _, is_router in (each for each in sessions if ip_address(each[1]).version == version):
                 yield from self._family_lines(version, f"  neighbor {address}", is_router)
             yield " exit-address-family"
 
@@ -93,12 +137,12 @@ class FrrRouter(Router):
         if version == 6:
             yield f"{peer} route-map global-address in"
 
-    def _sessions(self) -> Iterator[tuple[int, str, int, bool]]:
-        """Yields IP version, the neighbour's address, its AS, and whether it is a router, of each session."""
+    def _sessions(self) -> Iterator[tuple[str, str, int, bool]]:
+        """Yields the neighbour's name, address, and AS, and whether it is a router, of each session."""
         ends = [(other, MAGLEV_AS, False) for _, other in self.neighbours("maglev")]
         ends += [(other, other.node.asn, True) for _, other in self.peers()]
         for other, asn, is_router in ends:
-            yield from ((version, address, asn, is_router) for version, address in self.addresses_of(other).items())
+            yield from ((other.node.name, address, asn, is_router) for address in self.addresses_of(other).values())
 
     # What it answers
 
@@ -106,27 +150,13 @@ class FrrRouter(Router):
         """Returns what a daemon answers to the last of some commands; "" if it does not answer."""
         return answer(self.directory / f"{daemon}.vty", *commands)
 
-    def _summary(self) -> dict[str, dict[str, Any]]:
-        """Returns what bgpd says of its sessions, by the neighbour's address."""
-        said = self.vtysh("show bgp summary json")
-        families = json.loads(said) if said.strip() else {}
-        return {address: peer for family in families.values() for address, peer in family.get("peers", {}).items()}
-
-    def sessions(self) -> dict[str, str]:
-        peers = self._summary()
-        found = {}
-        for _, other in (*self.neighbours("maglev"), *self.peers()):
-            states = [peers.get(address, {}).get("state", NO_ANSWER) for address in self.addresses_of(other).values()]
-            found[other.node.name] = next((state for state in states if state != ESTABLISHED), ESTABLISHED)
-        return found
-
     def _addresses_of_maglev(self, maglev: str) -> list[str]:
         ends = [other for _, other in self.neighbours("maglev") if other.node.name == maglev]
         return [address for other in ends for address in self.addresses_of(other).values()]
 
     def sessions_with(self, maglev: str) -> list[list[str]]:
         """Returns address, state and count of establishments of each session with a Maglev."""
-        peers = self._summary()
+        peers = summary(self.directory)
         return [
             [address, peers[address]["state"], str(peers[address]["connectionsEstablished"])]
             for address in self._addresses_of_maglev(maglev)
@@ -146,24 +176,3 @@ class FrrRouter(Router):
         bgp = [self.vtysh(f"show bgp {what}") for what in ("summary", "ipv4 unicast", "ipv6 unicast", "neighbors")]
         routes = [self.vtysh(f"show {word} route", daemon="zebra") for word in FAMILIES.values()]
         return "".join([*bgp, *routes])
-
-
-def answer(control: Path, *commands: str) -> str:
-    """Returns what a daemon of FRR's answers to the last of some commands on its socket; "" if it does not answer.
-
-    A command ends with a zero, an answer with three of them and a byte that says how it went.
-    """
-    said = b""
-    with socket.socket(socket.AF_UNIX) as daemon, contextlib.suppress(OSError):
-        daemon.settimeout(ANSWER_TIMEOUT_S)
-        daemon.connect(str(control))
-        for command in commands:
-            daemon.sendall(command.encode() + b"\0")
-            said = b""
-            while said[-4:-1] != END:
-                part = daemon.recv(1 << 16)
-                if not part:
-                    return ""
-                said += part
-        return said[:-4].decode(errors="replace")
-    return ""

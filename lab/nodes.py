@@ -25,8 +25,8 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
-from . import bird, fabric, interfaces, namespace, netlink, nginx, tcp_md5
-from .bird import session_name
+from . import bird, interfaces, namespace, nginx, tcp_md5
+from .bird import COUNTERS, VIP_PREFIXES, session_name
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
 from .nursery import SERVERS, Daemon, Nursery
@@ -40,10 +40,6 @@ HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 # spine would take endpoints for dead that live.
 BFD_INTERVAL_MS, BFD_MULTIPLIER = 150, 5
 ROUTER_AS, MAGLEV_AS = 65000, 65001
-VIP_PREFIXES = {
-    4: "192.0.2.0/24",
-    6: "2001:db8::/64",
-}  # by IP version: what routers take for VIPs, unless they are told
 BIRD_TABLE = 100  # the kernel's table that BIRD writes where another daemon makes next-hop groups of its routes
 # ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
 # same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.
@@ -251,7 +247,6 @@ class Client(LabNode):
 
 
 NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
-COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class Router(LabNode):
@@ -267,6 +262,7 @@ class Router(LabNode):
     """
 
     role = "router"
+    asked = bird.LinuxRouting  # whom to ask for routes, sessions and counters
     nft_family = "inet"  # in which its kernel sees packets on their way to Maglevs
     hashes_fragments_alike = True  # whether all fragments of a packet go the same way
 
@@ -417,22 +413,11 @@ template bgp router{version} {{
         """Returns what BIRD's console answers."""
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
 
-    def ecmp(self) -> dict[str, tuple[str, ...]]:
-        """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
-        return fabric.within(netlink.bgp_routes(self.pid), self.vip_prefixes.values())
-
-    def counters(self) -> dict[str, int]:
-        """Returns the packet counters of the router's kernel."""
-        return netlink.counters(self.pid, COUNTERS)
-
-    def buckets(self) -> dict[str, dict[str, int]]:
-        """Returns what each Maglev's bucket has counted, by VIP: a kernel's next hops count nothing."""
-        return {}
-
-    def sessions(self) -> dict[str, str]:
-        """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
-        states = bird.answer(self.directory / "bird.ctl", "show protocols")
-        return bird.sessions(states, [other.node.name for _, other in (*self.neighbours("maglev"), *self.peers())])
+    @property
+    def routing(self) -> bird.LinuxRouting:
+        """Returns whom to ask for routes, sessions and counters."""
+        ends = (*self.neighbours("maglev"), *self.peers())
+        return self.asked(self.pid, self.directory, [end.node.name for _, end in ends], self.vip_prefixes.values())
 
     def sessions_with(self, maglev: str) -> list[list[str]]:
         """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""

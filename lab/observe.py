@@ -113,21 +113,22 @@ def _tables(document: Mapping[str, Any]) -> dict[str, Slots]:
 
 def router_view(router: Router) -> RouterView:
     """Returns what a router does with VIPs: each kind of router knows where that is written."""
-    counted = router.counters()
+    routing = router.routing
+    counted = routing.counters()
     return RouterView(
-        router.ecmp(),
-        router.sessions(),
+        routing.ecmp(),
+        routing.sessions(),
         _named(counted, "to_"),
         _named(counted, "return_"),
         _named(counted, "flows_"),
-        router.buckets(),
+        routing.buckets(),
         _named(counted, "answers_"),
     )
 
 
 def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
     """Returns the next hops of every VIP of both families in a router's forwarding table, in the order of addresses."""
-    return router.ecmp()
+    return router.routing.ecmp()
 
 
 def _named(counted: Mapping[str, int], prefix: str) -> dict[str, int]:

@@ -10,37 +10,32 @@ Only the standard library, Mininet and YAML, as all that nodes use.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import interfaces, namespace, netlink, tcp_md5
-from .bird import ESTABLISHED
+from . import interfaces, namespace, tcp_md5
 from .errors import CannotStart, LabError
 from .interfaces import OUTER_MTU_BYTES
 from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
-from .sdn import switch
+from .sdn.routing import CONTROL, DOCUMENT, MANAGEMENT, SwitchRouting
 from .waiting import wait_until
 
 RYU_PYTHON = ROOT / ".venv-ryu" / "bin" / "python"
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PROGRAMS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-BRIDGE = "br0"
+BRIDGE = MANAGEMENT.removesuffix(".mgmt")
 CONTROLLER = "tcp:127.0.0.1:6653"  # in the router's own namespace
-CONTROL = "controller.sock"
 KERNEL_RULES = "maglab_kernel"  # a table of nftables
 BGP_PORT = 179
 KERNEL_DATAPATH = Path("/sys/module/openvswitch")
 START_TIMEOUT_S = 20.0
-ANSWER_TIMEOUT_S = 1.0
 TTL_SECURITY = "255"  # a neighbour's packets have crossed no router (RFC 5082)
 SDN_SYSCTLS = {
     **ROUTER_SYSCTLS,
@@ -49,7 +44,6 @@ SDN_SYSCTLS = {
     "net.ipv4.conf.all.arp_ignore": "1",  # a port's interface has no address, and answers for none
 }
 NO_ADDRESS = "net.ipv6.conf.{}.disable_ipv6"
-NO_ANSWER = "no answer"
 
 
 class SdnRouter(Router):
@@ -80,7 +74,7 @@ class SdnRouter(Router):
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
         self.sees_incoming = self.datapath == "system"
-        self.management = self.directory / f"{BRIDGE}.mgmt"
+        self.management = self.directory / MANAGEMENT
         return super(Router, self).config(sysctls=SDN_SYSCTLS, **params)
 
     def _link_lines(self) -> Iterator[str]:
@@ -96,14 +90,14 @@ class SdnRouter(Router):
     def start_controller(self) -> None:
         """Starts the Ryu application alone: the switch goes on as it is."""
         tcp_md5.write_private(self.directory / "controller.json", json.dumps(self.document(), indent=2))
-        command = [str(RYU_PYTHON), "-W", "ignore", "-m", "lab.sdn", self._file("controller.json")]
+        command = [str(RYU_PYTHON), "-W", "ignore", "-m", "lab.sdn", self._file(DOCUMENT)]
         self.start("controller", command)
 
     def document(self) -> dict[str, Any]:
         """Returns what the controller is told: ports, peers, and what it may let in."""
         ports = dict(enumerate(self.intfList(), 1))
         peers = [
-            {"address": address, "port": port}
+            {"address": address, "port": port, "maglev": other.node.name}
             for port, other in self._maglev_ports()
             for address in self.addresses_of(other).values()
         ]
@@ -122,6 +116,11 @@ class SdnRouter(Router):
             ],
             "peers": peers,
         }
+
+    def _maglev_ports(self) -> Iterator[tuple[int, Any]]:
+        """Yields the number of each port that leads to a Maglev, and the Maglev's interface there."""
+        numbers = {str(port): number for number, port in enumerate(self.intfList(), 1)}
+        return ((numbers[str(own)], other) for own, other in self.neighbours("maglev"))
 
     # The switch
 
@@ -233,84 +232,18 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
                 lines = "\n".join([f'type filter hook {hook} device "{own}" priority 0;', *rules])
                 yield f"chain {hook}_{name} {{\n{lines}\n}}"
 
-    def counters(self) -> dict[str, int]:
-        """Returns the packet counters of the router's kernel."""
-        return netlink.counters(self.pid, COUNTERS, netlink.NFPROTO_NETDEV)
-
-    def ecmp(self) -> dict[str, tuple[str, ...]]:
-        """Returns the next hops of every VIP in the switch's groups, in the order of addresses."""
-        contents = switch.read(self.management)
-        return {vip: self._hops(vip, contents.groups[group].buckets) for vip, group in contents.group_of.items()
-                if group in contents.groups}  # fmt: skip
-
-    def _hops(self, vip: str, buckets: Iterable[Any]) -> tuple[str, ...]:
-        version = 6 if ":" in vip else 4
-        behind = {port: self.addresses_of(other)[version] for port, other in self._maglev_ports()}
-        return tuple(sorted(behind[bucket.port] for bucket in buckets))
-
-    def _maglev_ports(self) -> Iterator[tuple[int, Any]]:
-        """Yields the number of each port that leads to a Maglev, and the Maglev's interface there."""
-        numbers = {str(port): number for number, port in enumerate(self.intfList(), 1)}
-        return ((numbers[str(own)], other) for own, other in self.neighbours("maglev"))
-
-    def buckets(self) -> dict[str, dict[str, int]]:
-        """Returns the packets that each Maglev's bucket has counted, by VIP; the switch may be a second behind."""
-        contents = switch.read(self.management, counters=True)
-        names = {port: other.node.name for port, other in self._maglev_ports()}
-        return {
-            vip: {
-                names[bucket.port]: packets
-                for bucket, packets in zip(contents.groups[group].buckets, contents.packets[group], strict=True)
-            }
-            for vip, group in contents.group_of.items()
-            if group in contents.packets
-        }
-
-    def sessions(self) -> dict[str, str]:
-        """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
-        states = self._session_states()
-        found = {}
-        for _, other in self.neighbours("maglev"):
-            each = [states.get(address, [NO_ANSWER])[0] for address in self.addresses_of(other).values()]
-            found[other.node.name] = next((state for state in each if state != ESTABLISHED), ESTABLISHED)
-        return found
+    @property
+    def routing(self) -> SwitchRouting:  # type: ignore[override]
+        """Returns whom to ask for routes, sessions and counters."""
+        return SwitchRouting(self.pid, self.directory)
 
     def sessions_with(self, maglev: str) -> list[list[str]]:
         """Returns what the controller says of its sessions with a Maglev: of each the peer, the state, since when."""
-        states = self._session_states()
-        ends = [other for _, other in self.neighbours("maglev") if other.node.name == maglev]
-        addresses = [address for end in ends for address in self.addresses_of(end).values()]
-        return [[address, *states.get(address, [NO_ANSWER])] for address in addresses]
-
-    def _session_states(self) -> dict[str, list[str]]:
-        """Returns state and beginning of each session, by the peer's address; nothing if the controller is silent."""
-        try:
-            states: dict[str, list[str]] = self._ask("GET", "/status")["sessions"]
-        except LabError:
-            return {}
-        return states
+        return self.routing.sessions_with(maglev)
 
     def tell_sessions(self, maglev: str, command: str) -> None:
         """Has the controller restart, disable or enable its sessions with a Maglev."""
-        for _, other in self.neighbours("maglev"):
-            if other.node.name == maglev:
-                for address in self.addresses_of(other).values():
-                    self._ask("POST", f"/{command}?peer={address}")
-
-    def _ask(self, method: str, path: str) -> dict[str, Any]:
-        """Returns what the controller answers; LabError if it does not, or refuses."""
-        connection = _UnixConnection(self._file(CONTROL))
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise LabError(f"{self.name}'s controller does not answer: {error}") from None
-        finally:
-            connection.close()
-        if response.status != http.client.OK:
-            raise LabError(f"{self.name}'s controller refuses: {answer['error']}")
-        return answer
+        self.routing.tell_sessions(maglev, command)
 
     def evidence(self) -> str:
         """Returns all that the switch has, in its own words."""
@@ -319,17 +252,6 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
         return "".join(
             self.run(_found("ovs-ofctl"), "-O", "OpenFlow15", each, where, check=False).stdout for each in asked
         )
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("controller", timeout=ANSWER_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def check_programs() -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from . import bird, fabric, netlink, observe, timeline, wiring
+from . import frr, observe, timeline, wiring
+from .bird import LinuxRouting
 from .errors import LabError
-from .nodes import COUNTERS, VIP_PREFIXES
+from .frr import FrrRouting
 from .observe import RouterView
+from .sdn import routing
+from .sdn.routing import SwitchRouting
 from .site import Site
 from .trace import shells_of
 from .usage import Meter, Usage, processes
@@ -69,13 +72,11 @@ class Watcher:
 
     def _router(self, name: str) -> Any:
         """Returns what `observe` needs of a router."""
-        pid, control, maglevs = self._shells[name], self._site.directory / name / "bird.ctl", self._maglevs_behind(name)
-        return SimpleNamespace(
-            ecmp=lambda: fabric.within(netlink.bgp_routes(pid), VIP_PREFIXES.values()),
-            sessions=lambda: bird.sessions(bird.answer(control, "show protocols"), maglevs),
-            counters=lambda: netlink.counters(pid, COUNTERS),
-            buckets=dict,
-        )
+        pid, directory = self._shells[name], self._site.directory / name
+        if (directory / routing.DOCUMENT).exists():
+            return SimpleNamespace(name=name, routing=SwitchRouting(pid, directory))
+        asked = FrrRouting if (directory / frr.CONFIGURATION).exists() else LinuxRouting
+        return SimpleNamespace(name=name, routing=asked(pid, directory, self._maglevs_behind(name)))
 
     def _maglevs_behind(self, router: str) -> list[str]:
         """Returns the Maglevs that are wired to a router, or to a switch that is."""

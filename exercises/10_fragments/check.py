@@ -127,7 +127,7 @@ def who_waits_in_vain_is_counted(student: Any, case: Case) -> None:
     story.hold(1, 2, 1.5)
     story.hold(2, 3, 1)
     for now, expected in ((1.9, 0), (2.1, 2), (2.2, 2), (3.1, 3)):
-        case.step(f"at {now} s asked how many have expired")
+        case.step(f"at {now:g} s asked how many have expired")
         case.expect(story.table.expired(now), expected, "the fragments that waited in vain")
     story.first(1, S1, 3.2, released=[])
     case.step("at 9 s asked how many have expired")
@@ -197,7 +197,7 @@ class Story:
 
     def first(self, packet: int, choice: Choice, now: float, released: Sequence[Packet] = ()) -> None:
         """Has the first fragment come, and expects others to be released."""
-        self.case.step(f"at {now} s packet {packet}'s first fragment went to {NAMES[choice.endpoint]}")
+        self.case.step(f"at {now:g} s packet {packet}'s first fragment went to {NAMES[choice.endpoint]}")
         got = self.table.first(_key(packet), choice, now)
         self.case.expect_that(isinstance(got, list), f"expected a list of fragments, got {got!r:.80}")
         numbers = [_number(each) for each in got]
@@ -205,7 +205,7 @@ class Story:
 
     def choice(self, packet: int, now: float, expected: Choice | None) -> None:
         """Asks for what was chosen."""
-        self.case.step(f"at {now} s asked for packet {packet}")
+        self.case.step(f"at {now:g} s asked for packet {packet}")
         got = self.table.choice(_key(packet), now)
         names = [each and NAMES[each.endpoint] for each in (got, expected)]
         self.case.expect(names[0], names[1], "the endpoint")
@@ -214,7 +214,7 @@ class Story:
         """Has a later fragment come too early; returns it."""
         later = IP(src="10.0.1.2", dst=VIP, id=packet, proto=17, frag=part * 10) / Raw(bytes(80))
         held = parse_v4(raw(later))
-        self.case.step(f"at {now} s fragment {part} of packet {packet} came too early")
+        self.case.step(f"at {now:g} s fragment {part} of packet {packet} came too early")
         self.case.expect(self.table.hold(_key(packet), held, now), taken, "True if it is held, False for want of room")
         return held
 

@@ -38,7 +38,7 @@ class ControllerFaults(RouteFaults):
         without = effect.withdrawn | effect.unsettled | {maglev for at, maglev in effect.apart if at == router.name}
 
         def missing() -> str:
-            waited_for = {name: state for name, state in router.sessions().items() if name not in without}
+            waited_for = {name: state for name, state in router.routing.sessions().items() if name not in without}
             return ", ".join(f"{name}: {state}" for name, state in waited_for.items() if state != ESTABLISHED)
 
         wait_until(missing, CONVERGE_TIMEOUT_S, f"the sessions of {router.name}'s new controller")

@@ -14,7 +14,7 @@ import logging
 import os
 import socket as plain_socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,6 +30,7 @@ from ryu.services.protocols.bgp.bgpspeaker import BGPSpeaker
 from ryu.services.protocols.bgp.core_manager import CORE_MANAGER
 from ryu.services.protocols.bgp.signals.emit import BgpSignalBus
 
+from .. import tcp_md5
 from . import neighbours, switch
 from .paths import Paths
 from .rules import Changes, Group, Neighbour, Port, Rules, changes, rules, without_dead_ports
@@ -84,13 +85,21 @@ class Controller(app_manager.RyuApp):  # type: ignore[misc]
         core = CORE_MANAGER.get_core_service()
         # Of several hosts it listens on the first alone: it waits for that to end before it turns to the next.
         _, listening = core._listen_tcp(("::", BGP_PORT), core.start_protocol)
-        core.listen_sockets.update(listening)  # which get the password
+        self._sign([*core.listen_sockets.values(), *listening.values()])
         # BGPSpeaker's own handler of new sessions is told a router id, the same for both families.
         core.signal_bus.register_listener(
             BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._peer_up(info["peer"].ip_address)
         )
         for peer in self._peers:
             self._add(peer)
+
+    def _sign(self, listening: Sequence[Any]) -> None:
+        """Has sessions signed, if there is a password: what Ryu has for that only Python 2 could run."""
+        if password := self._document["password"]:
+            for sock in listening:
+                for peer in self._peers:
+                    if (":" in peer) == (sock.family == plain_socket.AF_INET6):
+                        tcp_md5.sign(sock, peer, password)
 
     def _add(self, peer: str) -> None:
         is_v6 = ":" in peer
@@ -99,7 +108,6 @@ class Controller(app_manager.RyuApp):  # type: ignore[misc]
             self._document["peer_as"],
             enable_ipv4=not is_v6,
             enable_ipv6=is_v6,
-            password=self._document["password"] or None,
             connect_mode="passive",
         )
 

@@ -1,6 +1,6 @@
-"""The kernel's neighbours, followed over netlink: it resolves link addresses, the switch is told (rtnetlink(7)).
+"""What the kernel says of its neighbours over netlink: it resolves link addresses, the switch is told (rtnetlink(7)).
 
-Only the standard library. Sockets are handed in, since Ryu's threads need their own kind.
+Pure: whoever asks has the socket.
 """
 
 from __future__ import annotations

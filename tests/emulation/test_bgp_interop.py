@@ -1,4 +1,4 @@
-"""BIRD, FRR and GoBGP, each against each other and against a Maglev's ExaBGP: sessions, VIPs, and who stands in for whom.
+"""BIRD, FRR and GoBGP, each against the others and a Maglev's ExaBGP: sessions, VIPs, and who stands in for whom.
 
            r1 BIRD ------ r2 FRR          all three linked to each other and to m1, over both families
               |  \\       /  |
@@ -67,8 +67,9 @@ class GoBgp(LabNode):
         return {"global": {"config": {"as": self.asn, "router-id": self.address}}, "neighbors": neighbours}
 
     def gobgp(self, *words: str) -> Any:
-        said = self.run("gobgp", "-j", *words, check=False).stdout
-        return json.loads(said) if said.strip().startswith(("{", "[")) else {}
+        """Returns what its console answers; {} while the daemon does not answer yet."""
+        done = self.run("gobgp", "-j", *words, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 and "error" not in done.stdout[:20] else {}
 
     def states(self) -> dict[str, str]:
         """Returns which sessions are established, by the neighbour's address."""
@@ -129,7 +130,7 @@ def has(routers, name, vip):
     """Returns from whom a router has a VIP."""
     names = {address: other for other, own in ends(routers, name).items() for address in own.values()}
     node = routers[name]
-    found = node.sources(vip) if isinstance(node, GoBgp) else node.ecmp().get(vip, ())
+    found = node.sources(vip) if isinstance(node, GoBgp) else node.routing.ecmp().get(vip, ())
     return {names.get(address, address) for address in found}
 
 
@@ -146,7 +147,7 @@ def test_every_pair_has_a_session_over_each_family(routers):
         lacking = [
             f"{name} with {other}: {state}"
             for name in ("r1", "r2")
-            for other, state in routers[name].sessions().items()
+            for other, state in routers[name].routing.sessions().items()
             if state != "Established"
         ]
         up = sum(state in ("6", "ESTABLISHED") for state in routers["r3"].states().values())

@@ -254,6 +254,18 @@ def test_a_controller_that_is_asked_nonsense_says_so_and_lives(lab):
         lab.kill_controller("m1")
 
 
+@pytest.mark.topology("sdn", maglevs=1, endpoints=1, clients=1, bgp_password="Zwei+Drei=5")
+def test_sessions_can_be_signed(lab):
+    """The lab has converged, so sessions are up; what is not signed is not heard."""
+    (port,) = [str(own) for own, _ in lab.node("r1").neighbours("maglev")]
+    seen = lab.run("r1", f"timeout 10 tcpdump -c 4 -lnvi {port} tcp port 179").stdout
+    assert seen.count("md5") == 4, seen
+    for router in ("10.1.1.1", "[fd00:1:1::1]"):
+        assert lab.run("m1", f"curl -s --connect-timeout 1 telnet://{router}:179").returncode == 28, (
+            "it should time out"
+        )
+
+
 def test_it_runs_under_plain_mininet():
     topology = "sdn,maglevs=1,endpoints=1,clients=1"
     with started(["mn", "--custom", "topologies/sdn.py", "--topo", topology], stderr=subprocess.STDOUT) as console:

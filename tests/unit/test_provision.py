@@ -315,3 +315,13 @@ def test_continuous_integration_runs_what_the_readme_says(machine: Machine) -> N
     machine.program("make", machine.note("make"))
     subprocess.run([ROOT / ".ci" / "run"], env={"PATH": str(machine.directory / "bin")}, timeout=20)
     assert machine.calls == "make test\n"
+
+
+def test_without_ryu_all_but_one_topology_is_set_up(set_up: Machine) -> None:
+    """Its environment cannot be made: that is said, nothing of it is left, and set-up goes on to its last step."""
+    set_up.program("dpkg-query", 'for name; do case $name in -*|*{*) ;; *) echo "$name installed";; esac; done')
+    result = set_up.provision()
+    assert f"python3 -m venv {set_up.root}/.venv-ryu\n" in set_up.calls
+    assert "so the topology sdn will not run; all others will" in result.stderr
+    assert not (set_up.root / ".venv-ryu").exists()
+    assert "/usr/local/bin/maglab" in result.stdout.rpartition("[4/5]")[2] or "[5/5]" in result.stdout, result

@@ -106,6 +106,17 @@ def test_messages_are_split_wherever_they_are_cut():
         assert left == b""
 
 
+@pytest.mark.parametrize(
+    ("kind", "mac"), [(neighbours.RTM_NEWNEIGH, "02:00:00:00:00:02"), (neighbours.RTM_DELNEIGH, "")]
+)
+def test_a_neighbour_that_the_kernel_forgets_is_gone_whatever_its_state(kind, mac):
+    stale = neighbours.NEIGHBOUR.pack(socket.AF_INET, 3, 0x04, 0, 1)
+    stale += struct.pack("=HH", 8, neighbours.NDA_DST) + socket.inet_aton("10.9.0.2")
+    stale += struct.pack("=HH", 10, neighbours.NDA_LLADDR) + bytes.fromhex("020000000002") + bytes(2)
+    message = neighbours.HEADER.pack(neighbours.HEADER.size + len(stale), kind, 0, 1, 0) + stale
+    assert list(neighbours.heard(message)) == [(3, "10.9.0.2", mac)]
+
+
 @pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
 def test_neighbours_are_those_that_ip_lists():
     with new_namespace() as space:
