@@ -158,7 +158,8 @@ def _wrong_names(nameservers: Sequence[Any], expected: Expected, living: set[str
 
     Nothing is asked of VIPs behind which some pools live and some do not, nor while nodes come and go.
     """
-    for node in [] if expected.effect.unsettled else nameservers:
+    there = [node for node in nameservers if node.name not in expected.effect.gone]
+    for node in [] if expected.effect.unsettled else there:
         known = _handed_out(node)
         if known is None:
             return f"{node.name}'s name server is not ready"

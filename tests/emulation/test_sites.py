@@ -180,9 +180,9 @@ def loaded(lab, load: float) -> Iterator[None]:
 def test_load_moves_new_clients_as_configured_and_leaves_old_connections_alone(lab):
     wait_load(lab, "zurich", 0.0, SPILL_FROM - 0.1)
     with lab.connections(HELD, vip="echo", interval_s=1.0) as old:
-        for load in (0.8, 1.4):
+        for load in (0.65, 1.4):
             with loaded(lab, load):
-                wait_load(lab, "zurich", load - 0.1, load + 0.25)  # probes and connections are load as well
+                wait_load(lab, "zurich", load - 0.1, load + 0.35)  # probes and connections are load as well
                 share = measured(lab)
             print(f"load about {load}: {share}")
             error = 5 * math.sqrt(share.expected * (1 - share.expected) / LOOKUPS) + share.unsure
@@ -190,7 +190,7 @@ def test_load_moves_new_clients_as_configured_and_leaves_old_connections_alone(l
             if load > FULL_AT:
                 assert share.counts["new-york"] > 0.95 * LOOKUPS, f"all should go to the next nearest: {share}"
             else:
-                assert 0.2 < share.own < 0.8, f"the test is void: {share}"
+                assert 0.15 < share.own < 0.85, f"the test is void: {share}"
                 assert share.counts["tokyo"] == 0, "who finds no room goes to the next nearest site, which has some"
         assert Asker(lab, "c2").count(100) == {"new-york": 100}, "others' clients should not notice"
         wait_load(lab, "zurich", 0.0, SPILL_FROM - 0.1)
@@ -261,6 +261,17 @@ def test_a_site_that_is_cut_off_is_out_though_its_maglevs_announce(lab):
         assert VIPS["tokyo"] in observe.ecmp(lab.node("r3")), "the test is void: its Maglevs have withdrawn"
     lab.wait_converged()
     assert Asker(lab, "c3").count(100) == {"tokyo": 100}
+
+
+def test_without_a_name_server_nobody_finds_a_site_and_connections_go_on(lab):
+    with lab.connections(HELD, interval_s=1.0) as old:
+        with lab.kill("ns1"):
+            lab.wait_converged()
+            assert lab.run("c1", "dig +tries=1 +time=1 www.lab.example").returncode == 9, "nobody should have answered"
+            old.wait_settled()
+        lab.wait_converged()
+        assert Asker(lab, "c1").count(100) == {"zurich": 100}
+        assert old.broken == 0, old.report()
 
 
 # Anycast
