@@ -1,7 +1,7 @@
 # Every target sets up what is missing first. ARGS goes to the command: make demo ARGS='--connections 500'
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench check lock clean
+.PHONY: help setup demo test bench figures check lock clean
 
 ARGS ?=
 python := .venv/bin/python
@@ -25,6 +25,10 @@ bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (r
 	@lab/setup/provision --for=bench
 	@.venv/bin/maglab bench $(ARGS)
 
+figures:  ## Measure the paper's figures about lookup tables again, into figures/ (no root; minutes)
+	@lab/setup/provision --for=check
+	@.venv/bin/maglab figures --out figures $(ARGS)
+
 check:  ## Lint, check types, run the unit and paper tests (no root)
 	@lab/setup/provision --for=check
 	$(python) -m ruff check
@@ -38,5 +42,5 @@ lock:  ## Write lab/setup/requirements.lock anew, with the newest versions
 	@lab/setup/lock
 
 clean:  ## Remove the virtual environment and all caches
-	@rm -rf .venv $(caches)
+	@rm -rf .venv .venv-ryu $(caches)
 	@find maglev lab topologies exercises tests -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

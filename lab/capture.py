@@ -42,7 +42,7 @@ FILES, FILE_MB = 2, 20  # the newest 40 MB a node
 START_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 5.0
 MARK_ETHERTYPE = 0x88B5  # IEEE 802: for local experiments
-TAIL_BYTES = 1 << 16  # of a file, in which to look for the mark
+TAIL_BYTES = 1 << 18  # of a file, in which to look for the mark
 TCPDUMP = ("tcpdump", "-n", "-U", "-Z", "root", "--time-stamp-precision=nano")
 PAST_CAPTURES = "xdp"  # the engine that takes and sends packets where no capture sees them
 
@@ -144,10 +144,12 @@ class Captures:
 
     def _flush(self) -> None:
         mark = secrets.token_bytes(16)
-        marked = [watch.node for watch in self._watches.values() if _send_mark(watch.pid, mark)]
+        behind = [watch.node for watch in self._watches.values() if _send_mark(watch.pid, mark)]
 
         def missing() -> str:
-            behind = [node for node in marked if self._running[node].poll() is None and not self._has(node, mark)]
+            for node in tuple(behind):  # who was seen once is done: more packets hide the mark soon, where many come
+                if self._running[node].poll() is not None or self._has(node, mark):
+                    behind.remove(node)
             return f"tcpdump is behind on {', '.join(behind)}" if behind else ""
 
         wait_until(missing, FLUSH_TIMEOUT_S, "writing what was captured")

@@ -24,6 +24,7 @@ from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
 from .errors import LabError, Terminated, WrongUse
+from .figures.command import register as register_figures
 from .looking import register as register_looking
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
@@ -255,6 +256,7 @@ def simulate(
 
 register_classroom(app)
 register_looking(app)
+register_figures(app)
 register_upkeep(app)
 register_recorded(app)
 

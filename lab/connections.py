@@ -35,6 +35,7 @@ class Connection:
     messages: int  # sent so far
     longest_silence_ms: float  # between two answers, since the last mark
     last_answer_ms: float  # ago
+    port: int = 0  # the client's, by which its flow is known; 0 if it never had one
 
     @property
     def name(self) -> str:
@@ -57,6 +58,7 @@ class Row(NamedTuple):
     longest_silence_s: float
     answered_at: float
     answer_was_asked_at: float  # when the question was asked that was answered last
+    port: int = 0  # the client's
 
     def seen(self, client: str, now: float, stall_s: float) -> Connection:
         """Returns what is to be said of it now: an answer that does not come is a silence, and in the end a stall."""
@@ -65,7 +67,7 @@ class Row(NamedTuple):
         longest_s = max(self.longest_silence_s, silence_s) if is_alive else self.longest_silence_s
         fate = "stalled" if self.fate == "alive" and silence_s > stall_s else self.fate
         times_ms = round(longest_s * 1e3, 1), round(silence_s * 1e3, 1)
-        return Connection(client, self.number, fate, self.endpoint, self.messages, *times_ms)
+        return Connection(client, self.number, fate, self.endpoint, self.messages, *times_ms, self.port)
 
 
 class Connections:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from . import tcp_md5
 from .faults.impaired import NETEM_TRIAL
 from .nodes import project_python
+from .sdn_router import RYU_PYTHON
 
 NAMESPACE = ["unshare", "--net"]
 PROGRAMS = {
@@ -54,6 +55,8 @@ def examine() -> Iterator[Finding]:
     yield Finding(
         "project's Python", daemon.returncode == 0, True, project_python() if daemon.returncode == 0 else "make setup"
     )
+    has_ryu = RYU_PYTHON.exists()
+    yield Finding("Ryu", has_ryu, False, str(RYU_PYTHON) if has_ryu else "no topology sdn: make setup")
     signs = tcp_md5.is_there()
     follows = "BGP sessions can have a password" if signs else "BGP sessions cannot have a password"
     yield Finding("TCP MD5 signatures", signs, False, follows)
@@ -79,6 +82,7 @@ GRE = (
 )
 IPV6 = "ip link set lo up && ip -6 address add 2001:db8::1/128 dev lo"
 ECMP = "sysctl -qw net.ipv4.fib_multipath_hash_policy=3 net.ipv6.fib_multipath_hash_policy=3"
+KERNEL_DATAPATH_TRIAL = "test -d /sys/module/openvswitch || modprobe -q openvswitch"
 DECAPSULATION = {"kernel GRE", "TUN"}  # endpoints need one of them
 FEATURES = (
     Feature(
@@ -96,6 +100,13 @@ FEATURES = (
         False,
         "the kernel makes links bad",
         "a process on the link makes it bad",
+    ),
+    Feature(
+        "Open vSwitch's module",
+        KERNEL_DATAPATH_TRIAL,
+        False,
+        "in the topology sdn the kernel forwards",
+        "in the topology sdn a process forwards",
     ),
 )
 

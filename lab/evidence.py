@@ -32,7 +32,7 @@ def keep(lab: Lab, directory: Path) -> None:
         for name, command in COMMANDS.items():
             (place / f"{name}.txt").write_text(node.run(*command, check=False).stdout)
         if node.role == "router":
-            (place / "bird.txt").write_text(node.birdc("show", "route", "all") + node.birdc("show", "protocols", "all"))
+            (place / "router.txt").write_text(node.evidence())
     try:
         snapshot = json.dumps(dataclasses.asdict(lab.snapshot()), indent=2)
     except LabError as error:

@@ -38,7 +38,7 @@ class Held(asyncio.Protocol):
         self.number, self._holder = number, holder
         self.fate = "opening"
         self.endpoint = ""
-        self.messages = 0
+        self.messages = self.port = 0
         self.asked_at = self.answered_at = time.monotonic()
         self.answer_was_asked_at = 0.0  # when the question was asked that was answered last
         self.longest_silence = 0.0
@@ -50,6 +50,7 @@ class Held(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.port = transport.get_extra_info("sockname")[1]
         self.ask()
 
     def ask(self) -> None:
@@ -101,7 +102,7 @@ class Held(asyncio.Protocol):
     def row(self) -> list[Any]:
         """Returns what is known, as `Connections` reads it."""
         times = [round(self.longest_silence, 5), round(self.answered_at, 5), round(self.answer_was_asked_at, 5)]
-        return [self.number, self.fate, self.endpoint, self.messages, *times]
+        return [self.number, self.fate, self.endpoint, self.messages, *times, self.port]
 
 
 class Holder:

@@ -27,7 +27,7 @@ RTNH_UNUSABLE = 1 | 16  # dead, link down
 NFT_GET_OBJECT, NFT_NEW_OBJECT = 10 << 8 | 19, 10 << 8 | 18  # linux/netfilter/nf_tables.h, after the subsystem's number
 NFTA_OBJ_TABLE, NFTA_OBJ_NAME, NFTA_OBJ_TYPE, NFTA_OBJ_DATA = 1, 2, 3, 4
 NFT_OBJECT_COUNTER, NFTA_COUNTER_PACKETS = 1, 2
-NFPROTO_INET = 1
+NFPROTO_INET, NFPROTO_NETDEV = 1, 5
 HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, bits of destination and source, tos, table, protocol, …, flags
 NEXT_HOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, interface
@@ -54,9 +54,9 @@ def bird_routes(pid: int) -> Routes:
     return dict(found for body in bodies if (found := route(body)))
 
 
-def counters(pid: int, table: str) -> dict[str, int]:
-    """Returns how many packets the named counters of a node's nftables table (family inet) have seen."""
-    question = NETFILTER.pack(NFPROTO_INET, 0, 0)
+def counters(pid: int, table: str, family: int = NFPROTO_INET) -> dict[str, int]:
+    """Returns how many packets the named counters of a node's nftables table have seen."""
+    question = NETFILTER.pack(family, 0, 0)
     question += _attribute(NFTA_OBJ_TABLE, table.encode() + b"\0")
     question += _attribute(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_bytes(4, "big"))
     return dict(map(counter, _asked(pid, NETLINK_NETFILTER, NFT_GET_OBJECT, NFT_NEW_OBJECT, question)))
@@ -111,7 +111,7 @@ def route(body: bytes) -> tuple[str, tuple[str, ...]] | None:
     family, bits, _, _, table, protocol, _, _, flags = ROUTE.unpack_from(body)
     if protocol != RTPROT_BIRD or table != RT_TABLE_MAIN or flags & RTM_F_CLONED:
         return None
-    own = dict(_attributes(body[ROUTE.size :]))
+    own = dict(attributes(body[ROUTE.size :]))
     address = socket.inet_ntop(family, own.get(RTA_DST, bytes(4 if family == socket.AF_INET else 16)))
     is_host = bits == (32 if family == socket.AF_INET else 128)
     hops = list(_next_hops(own[RTA_MULTIPATH])) if RTA_MULTIPATH in own else [(flags, own)]
@@ -124,23 +124,24 @@ def _next_hops(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
     at = 0
     while at + NEXT_HOP.size <= len(data):
         length, flags, _, _ = NEXT_HOP.unpack_from(data, at)
-        yield flags, dict(_attributes(data[at + NEXT_HOP.size : at + length]))
+        yield flags, dict(attributes(data[at + NEXT_HOP.size : at + length]))
         at += _aligned(length)
 
 
-def _gateway(attributes: dict[int, bytes]) -> str:
-    value = attributes.get(RTA_GATEWAY) or attributes.get(RTA_VIA, b"")[2:]  # VIA: behind two bytes that say the family
+def _gateway(own: dict[int, bytes]) -> str:
+    value = own.get(RTA_GATEWAY) or own.get(RTA_VIA, b"")[2:]  # VIA: behind two bytes that say the family
     return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value) if value else ""
 
 
 def counter(body: bytes) -> tuple[str, int]:
     """Returns name and packets from an NFT_MSG_NEWOBJ's body."""
-    own = dict(_attributes(body[NETFILTER.size :]))
-    counted = dict(_attributes(own[NFTA_OBJ_DATA]))
+    own = dict(attributes(body[NETFILTER.size :]))
+    counted = dict(attributes(own[NFTA_OBJ_DATA]))
     return own[NFTA_OBJ_NAME].rstrip(b"\0").decode(), int.from_bytes(counted[NFTA_COUNTER_PACKETS], "big")
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields type and value of each attribute."""
     at = 0
     while at + ATTRIBUTE.size <= len(data):
         length, kind = ATTRIBUTE.unpack_from(data, at)

@@ -25,7 +25,8 @@ from typing import Any
 import yaml
 from mininet.node import Node
 
-from . import interfaces, namespace, nginx, tcp_md5
+from . import bird, interfaces, namespace, nginx, tcp_md5
+from .bird import COUNTERS, session_name
 from .errors import LabError
 from .interfaces import INNER_MTU_BYTES
 from .nursery import SERVERS, Daemon, Nursery
@@ -253,7 +254,6 @@ class Client(LabNode):
 
 
 NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
-COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class Router(LabNode):
@@ -269,6 +269,13 @@ class Router(LabNode):
     """
 
     role = "router"
+    nft_family = "inet"  # in which its kernel sees packets on their way to Maglevs
+    hashes_fragments_alike = True  # whether all fragments of a packet go the same way
+
+    @staticmethod
+    def hook_of_leaving(interfaces: Sequence[str]) -> str:
+        """Returns nftables' hook at which packets are seen that leave by one of some interfaces, and others."""
+        return "forward"
 
     def config(
         self,
@@ -412,10 +419,28 @@ template bgp router{version} {{
         """Returns what BIRD's console answers."""
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
 
+    @property
+    def routing(self) -> bird.LinuxRouting:
+        """Returns whom to ask for routes, sessions and counters."""
+        neighbours = [end.node.name for _, end in (*self.neighbours("maglev"), *self.peers())]
+        return bird.LinuxRouting(self.pid, self.directory, neighbours, self.vip_prefixes.values())
 
-def session_name(maglev: str, version: int) -> str:
-    """Returns how BIRD calls its session with a Maglev over one family."""
-    return maglev if version == 4 else f"{maglev}_ipv6"
+    def sessions_with(self, maglev: str) -> list[list[str]]:
+        """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""
+        names = {session_name(maglev, version) for version in (4, 6)}
+        lines = (line.split() for line in self.birdc("show", "protocols").splitlines())
+        return [words for words in lines if words[:1] and words[0] in names]
+
+    def tell_sessions(self, maglev: str, command: str) -> None:
+        """Has BIRD restart, disable or enable its sessions with a Maglev, one over each family."""
+        for _, other in self.neighbours("maglev"):
+            if other.node.name == maglev:
+                for version in self.addresses_of(other):
+                    self.birdc(command, session_name(maglev, version))
+
+    def evidence(self) -> str:
+        """Returns all that BIRD knows, in its own words."""
+        return self.birdc("show", "route", "all") + self.birdc("show", "protocols", "all")
 
 
 class ConfiguredNode(LabNode):

@@ -1,30 +1,28 @@
 """What can be seen of a running lab, taken at one moment: immutable, and free of any judgement.
 
-Who judges is `verify`; `sampler` looks again and again. Looking starts no program: kernels are asked over netlink, BIRD
-and the forwarders over their control sockets.
+Who judges is `verify`; `sampler` looks again and again. Looking starts no program: kernels are asked over netlink,
+routing daemons, switches and forwarders over their control sockets.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maglev.engine.control import Client, ControlError
 
-from . import fabric, netlink
+from .bird import ESTABLISHED as ESTABLISHED
 from .errors import LabError
-from .nodes import COUNTERS, Router, session_name
+from .nodes import Router
 from .usage import Usage
 
 if TYPE_CHECKING:
     from .connections import Connection
 
-ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 ANSWER_TIMEOUT_S = 1.0  # for a daemon on its control socket
 
 Slots = tuple[str | None, ...]  # a lookup table: the endpoint's address in each slot
@@ -44,11 +42,12 @@ class MaglevView:
 class RouterView:
     """What a router does with VIPs."""
 
-    ecmp: Mapping[str, tuple[str, ...]]  # VIP: next hops in the kernel's forwarding table
+    ecmp: Mapping[str, tuple[str, ...]]  # VIP: next hops in the forwarding table, the kernel's or the switch's
     sessions: Mapping[str, str]  # Maglev: state of its BGP sessions, one over each family
     packets_to: Mapping[str, int]  # Maglev, or router of another AS: packets to VIPs that were sent to it
     packets_returned: Mapping[str, int]  # Maglev: packets from VIPs that crossed its link
     flows_to: Mapping[str, int] = field(default_factory=dict)  # the same: SYNs to VIPs that were sent to it
+    buckets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # VIP, Maglev: packets, where groups count
     answers_to: Mapping[str, int] = field(default_factory=dict)  # router of another AS: packets from VIPs, sent to it
 
 
@@ -113,58 +112,24 @@ def _tables(document: Mapping[str, Any]) -> dict[str, Slots]:
 
 
 def router_view(router: Router) -> RouterView:
-    """Returns what a router does with VIPs, from the kernel's tables, BIRD and the packet counters."""
-    counted = netlink.counters(router.pid, COUNTERS)
-    states = bird_answer(router.directory / "bird.ctl", "show protocols")
+    """Returns what a router does with VIPs: each kind of router knows where that is written."""
+    routing = router.routing
+    counted = routing.counters()
     return RouterView(
-        ecmp(router),
-        _sessions(states, [other.node.name for _, other in (*router.neighbours("maglev"), *router.peers())]),
+        routing.ecmp(),
+        routing.sessions(),
         _named(counted, "to_"),
         _named(counted, "return_"),
         _named(counted, "flows_"),
+        routing.buckets(),
         _named(counted, "answers_"),
     )
 
 
+def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
+    """Returns the next hops of every VIP of both families in a router's forwarding table, in the order of addresses."""
+    return router.routing.ecmp()
+
+
 def _named(counted: Mapping[str, int], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): count for name, count in counted.items() if name.startswith(prefix)}
-
-
-def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
-    """Returns the next hops of every VIP of both families in the router's kernel, in the order of addresses."""
-    return fabric.within(netlink.bird_routes(router.pid), router.vip_prefixes.values())
-
-
-def bird_answer(control: Path, command: str) -> str:
-    """Returns what BIRD answers to a command, without the codes at the lines' beginnings; "" if it does not answer.
-
-    BIRD's lines begin with four digits and a minus, the last with four digits and a space, or with a space alone where
-    the code is that of the line before (BIRD's doc/reply_codes).
-    """
-    with socket.socket(socket.AF_UNIX) as bird, contextlib.suppress(OSError):
-        bird.settimeout(ANSWER_TIMEOUT_S)
-        bird.connect(str(control))
-        with bird.makefile("r", encoding="utf-8", errors="replace") as lines:
-            lines.readline()  # who it is
-            bird.sendall(command.encode() + b"\n")
-            answer = []
-            for line in lines:
-                answer.append(line[1:] if line.startswith(" ") else line[5:])
-                if line[:4].isdigit() and line[4:5] == " ":
-                    break
-            return "".join(answer)
-    return ""
-
-
-def _sessions(table: str, maglevs: Sequence[str]) -> dict[str, str]:
-    """Returns how a router's sessions with each Maglev are: the same of all its families, or what is amiss with one.
-
-    Reads BIRD's `show protocols`: name, protocol, table, state, since, and what BGP says of itself.
-    """
-    rows = (line.split() for line in table.splitlines())
-    states = {row[0]: row[5] if len(row) > 5 else row[3] for row in rows if len(row) > 3 and row[1] == "BGP"}
-    found: dict[str, str] = {}
-    for maglev in maglevs:
-        each = [states[name] for version in (4, 6) if (name := session_name(maglev, version)) in states]
-        found[maglev] = next((state for state in each if state != ESTABLISHED), ESTABLISHED)
-    return found

@@ -206,7 +206,9 @@ def pytest_exception_interact(node: pytest.Item | pytest.Collector, call: pytest
     with _terminal(node.config):
         if sys.stdin.isatty():
             print(f"\n{node.nodeid} has failed: {call.excinfo and call.excinfo.exconly()}")
-            open_console(lab)
+            from .console import converse
+
+            converse(lab)
 
 
 @contextlib.contextmanager
@@ -221,13 +223,3 @@ def _terminal(config: pytest.Config) -> Iterator[None]:
         yield
     finally:
         capturing.resume()
-
-
-def open_console(lab: Lab) -> None:
-    """Opens a console on a lab, until `exit`."""
-    from mininet.log import lg
-
-    from .console import converse
-
-    converse(lab)
-    lg.setLogLevel("error")

@@ -56,6 +56,15 @@ def is_there() -> bool:
     return True
 
 
+def sign(listening: socket.socket, peer: str, password: str) -> None:
+    """Has a listening socket take connections of a peer only if it signs with this password, and sign what it sends."""
+    family, key = listening.family, password.encode()
+    before_address = 4 if family == socket.AF_INET6 else 0  # flow information (struct sockaddr_in6)
+    address = struct.pack(f"=HH{before_address}x", family, 0) + socket.inet_pton(family, peer)
+    signature = struct.pack("=128s BBHi80s", address, 0, 0, len(key), 0, key)
+    listening.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, signature)
+
+
 def write_private(path: Path, text: str) -> None:
     """Writes a file that nobody but its owner may read, whoever could read the one before it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -15,8 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from . import observe, timeline, wiring
+from .bird import LinuxRouting
 from .errors import LabError
 from .observe import RouterView
+from .sdn import routing
+from .sdn.routing import SwitchRouting
 from .site import Site
 from .trace import shells_of
 from .usage import Meter, Usage, processes
@@ -68,13 +71,10 @@ class Watcher:
 
     def _router(self, name: str) -> Any:
         """Returns what `observe` needs of a router."""
-        peers = [SimpleNamespace(node=SimpleNamespace(name=each, role="maglev")) for each in self._maglevs_behind(name)]
-        neighbours = {"maglev": [(None, peer) for peer in peers]}
-        directory = self._site.directory / name
-        return SimpleNamespace(
-            name=name, pid=self._shells[name], directory=directory, neighbours=neighbours.get, peers=list,
-            vip_prefixes={4: "0.0.0.0/0", 6: "::/0"},
-        )  # fmt: skip
+        pid, directory = self._shells[name], self._site.directory / name
+        is_switch = (directory / routing.DOCUMENT).exists()
+        asked = SwitchRouting(pid, directory) if is_switch else LinuxRouting(pid, directory, self._maglevs_behind(name))
+        return SimpleNamespace(name=name, routing=asked)
 
     def _maglevs_behind(self, router: str) -> list[str]:
         """Returns the Maglevs that are wired to a router, or to a switch that is."""

@@ -46,12 +46,13 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for router in self._routers:
-            router.run("nft", "delete", "table", "inet", TABLE, check=False)
+            router.run("nft", "delete", "table", router.nft_family, TABLE, check=False)
 
     def forget(self) -> None:
         """Begins anew."""
         for router in self._routers:
-            router.run("nft", "-f", "-", text="".join(f"flush set inet {TABLE} {name}\n" for name, _ in SETS.values()))
+            lines = (f"flush set {router.nft_family} {TABLE} {name}\n" for name, _ in SETS.values())
+            router.run("nft", "-f", "-", text="".join(lines))
 
     def ways(self) -> Ways:
         """Returns all flows seen since the record began."""
@@ -83,16 +84,19 @@ def _rules(router: Router) -> str:
         f"set {name} {{ type ifname . {address} . inet_service . inet_service; flags dynamic; size {MOST_FLOWS}; }}\n"
         for name, address in SETS.values()
     )
-    interfaces = ", ".join(f'"{own}"' for own, _ in router.neighbours("maglev"))
+    names = [str(own) for own, _ in router.neighbours("maglev")]
+    interfaces = ", ".join(f'"{name}"' for name in names)
     rules = "".join(
         f"oifname {{ {interfaces} }} {family} daddr {router.vip_prefixes[version]} meta l4proto {{ tcp, udp }} "
         f"add @{SETS[version][0]} {{ oifname . {family} saddr . th sport . th dport }}\n"
         for version, family in NFT_FAMILIES.items()
     )
-    return f"table inet {TABLE} {{\n{sets}chain forward {{\ntype filter hook forward priority 1;\n{rules}}}\n}}\n"
+    hook = f"type filter hook {router.hook_of_leaving(names)} priority 1;"
+    return f"table {router.nft_family} {TABLE} {{\n{sets}chain leaving {{\n{hook}\n{rules}}}\n}}\n"
 
 
 def _seen(router: Router) -> list[tuple[Flow, str]]:
-    listed: list[Any] = json.loads(router.run("nft", "-j", "list", "table", "inet", TABLE).stdout)["nftables"]
+    printed = router.run("nft", "-j", "list", "table", router.nft_family, TABLE).stdout
+    listed: list[Any] = json.loads(printed)["nftables"]
     elements = [element["concat"] for entry in listed if "set" in entry for element in entry["set"].get("elem", [])]
     return [(Flow(client, port, vip_port), interface) for interface, client, port, vip_port in elements]

@@ -49,26 +49,35 @@ def modulo_table(names: Sequence[str], table_size: int = TABLE_SIZE, weights: Ar
 
 
 def ring_table(
-    names: Sequence[str], table_size: int = TABLE_SIZE, weights: ArrayLike | None = None, points: int = POINTS
+    names: Sequence[str],
+    table_size: int = TABLE_SIZE,
+    weights: ArrayLike | None = None,
+    points: int = POINTS,
+    scattered: bool = False,
 ) -> Table:
     """Returns the table where a slot has the backend of the next point on a ring (Karger et al., 1997).
 
-    The heaviest backend has `points` points on it, one of half its weight half as many; slots lie evenly. A leaver
-    takes its own points alone with it, unless it was heavier than all others.
+    The heaviest backend has `points` points on it, one of half its weight half as many. Slots lie evenly, or
+    `scattered`, where a hash of their number puts them. A leaver takes its own points alone with it, unless it was
+    heavier than all others.
     """
-    if points < 1:
-        raise ValueError(f"points is {points}; allowed: 1 or above")
+    _require_points(points)
 
     def build(live: list[str], weights: Weights) -> Table:
-        counts = np.maximum(1, np.rint(points * (weights / weights.max())).astype(np.int64))
-        ring = _points(_seeds(live), counts)
-        clockwise = np.argsort(ring, kind="stable")
-        slots = np.arange(table_size, dtype=np.uint64) * np.uint64(2**64 // table_size)
-        following = np.searchsorted(ring[clockwise], slots) % len(ring)  # after the last point comes the first
-        owners = np.repeat(np.arange(len(live), dtype=np.int32), counts)
-        return owners[clockwise[following]]
+        ring, owners = _ring(live, np.maximum(1, np.rint(points * (weights / weights.max())).astype(np.int64)))
+        numbers = np.arange(table_size, dtype=np.uint64)
+        slots = _scattered(numbers) if scattered else numbers * np.uint64(2**64 // table_size)
+        return owners[np.searchsorted(ring, slots) % len(ring)]  # after the last point comes the first
 
     return _for_those_with_weight(names, table_size, weights, build)
+
+
+def ring_shares(names: Sequence[str], points: int = POINTS) -> NDArray[np.float64]:
+    """Returns which share of the ring itself each backend has, (N,): what a table of ever more slots comes close to."""
+    _require_points(points)
+    ring, owners = _ring(names, np.full(len(names), points))
+    arcs = (ring - np.roll(ring, 1)).astype(np.float64) / 2.0**64  # from the point before; modulo 2**64, as a ring is
+    return np.bincount(owners, arcs, len(names)).astype(np.float64)
 
 
 def rendezvous_table(names: Sequence[str], table_size: int = TABLE_SIZE, weights: ArrayLike | None = None) -> Table:
@@ -106,6 +115,18 @@ def _relabel(table: Table, labels: Labels) -> Table:
     return labels.astype(np.int32)[table]
 
 
+def _require_points(points: int) -> None:
+    if points < 1:
+        raise ValueError(f"points is {points}; allowed: 1 or above")
+
+
+def _ring(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[Hashes, Table]:
+    """Returns the points on the ring of 2**64 in its order, and whose they are: places in `names`; (sum of counts,)."""
+    ring = _points(_seeds(names), counts)
+    clockwise = np.argsort(ring, kind="stable")
+    return ring[clockwise], np.repeat(np.arange(len(names), dtype=np.int32), counts)[clockwise]
+
+
 def _seeds(names: Sequence[str]) -> Hashes:
     return hashes(names)[:, 0].copy()
 
@@ -116,6 +137,15 @@ def _mix(seed: np.uint64) -> np.uint64:
     seed = (seed ^ (seed >> np.uint64(30))) * FIRST_FACTOR
     seed = (seed ^ (seed >> np.uint64(27))) * SECOND_FACTOR
     return seed ^ (seed >> np.uint64(31))
+
+
+@compiled
+def _scattered(numbers: Hashes) -> Hashes:
+    """Returns where on the ring a hash puts slots, (M,)."""
+    places = np.empty(len(numbers), np.uint64)
+    for place in range(len(numbers)):
+        places[place] = _mix(GOLDEN * (numbers[place] + np.uint64(1)))
+    return places
 
 
 @compiled

@@ -174,11 +174,10 @@ class Forwarder:
     def _decide_fragment(self, packet: Packet, ports: Ports, now: float, came_from: bytes) -> Decision:
         """Sends a fragment on to the Maglev that owns its packet; the owner decides, whoever it has it from."""
         key = fragments.key_of(packet)
-        if not came_from:
-            owner = self._owner_of(packet, key, now)
-            if owner is not None and owner not in self._own.values():
-                redirected = Decision(self._tunnel(owner).encapsulate(packet.data, redirected=True), owner)
-                return self._told(redirected, _traced(packet, Chooser.FRAGMENT_OWNER), now)
+        peer = self.goes_on_to(packet, now, came_from)
+        if peer is not None:
+            redirected = Decision(self._tunnel(peer).encapsulate(packet.data, redirected=True), peer)
+            return self._told(redirected, _traced(packet, Chooser.FRAGMENT_OWNER), now)
         if packet.shows_transport:
             choice, flow_hash = self._choose_for(packet, ports, now)
             released = self.fragments.first(key, choice, now)
@@ -190,6 +189,15 @@ class Forwarder:
         if known is not None:
             return self._told(self._send(packet, known, 0, now), _as_first(known.traced), now, came_from)
         raise Discard(Reason.HELD if self.fragments.hold(key, packet, now) else Reason.FRAGMENT_TOO_EARLY)
+
+    def goes_on_to(self, packet: Packet, now: float, came_from: bytes = b"") -> bytes | None:
+        """Returns the Maglev (16 bytes) that a fragment goes on to; None if it stays here.
+
+        It stays with its owner, and with whoever has it from another Maglev (`came_from`, 16 bytes): nothing is sent on
+        twice, even if Maglevs do not agree on who lives.
+        """
+        owner = None if came_from else self._owner_of(packet, fragments.key_of(packet), now)
+        return None if owner in self._own.values() else owner
 
     def _owner_of(self, packet: Packet, key: fragments.Key, now: float) -> bytes | None:
         cluster, owners = self.vips.cluster, self.vips.owners_at(packet.destination)

@@ -2,8 +2,9 @@
 
     MAGLEV_STUDENT='maglev.hashing=/home/ada/work/03_hashing/solution.py' python -m maglev forwarder …
 
-A student's file has the signatures of the module that it stands for. Every public function or class that both have is
-exchanged, wherever this package holds it. Compiled code is not: such a forwarder decides by the reference.
+A student's file has the signatures of the module that it stands for, or of several. Every public function or class
+that both have is exchanged, wherever this package holds it. Compiled code is not: such a forwarder decides by the
+reference.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +37,7 @@ def swap_in_from_environment() -> None:
 def swap_in(name: str, file: Path) -> list[str]:
     """Puts a file's functions and classes in the place of a module's; returns the names of what was exchanged."""
     original = importlib.import_module(name)
-    student = _loaded(name, file)
+    student = _loaded(file)
     theirs = dict(_own(student))
     exchanged = {key: value for key, value in _own(original) if key in theirs}
     pairs = [(value, theirs[key]) for key, value in exchanged.items()]
@@ -62,8 +64,10 @@ def _exchanged(value: Any, pairs: Sequence[tuple[Any, Any]]) -> Any:
     return next((theirs for ours, theirs in pairs if value is ours), value)
 
 
-def _loaded(name: str, file: Path) -> ModuleType:
-    module_name = f"student_{name.replace('.', '_')}"
+@cache
+def _loaded(file: Path) -> ModuleType:
+    """Returns the module in a file; the same for all modules that it stands for, since its parts know each other."""
+    module_name = f"student_{file.parent.name}_{file.stem}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise MaglevError(f"{file} is no Python file")

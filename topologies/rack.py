@@ -53,6 +53,8 @@ CLIENTS, MAGLEVS, ENDPOINTS = 0, 1, 2  # the second byte of their addresses
 class Rack(Topo):  # type: ignore[misc]
     """N Maglevs and K endpoints behind one router, or behind several that share a switch."""
 
+    router_class = Router
+
     def build(
         self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, bgp_password: str = "",
         **router: object,
@@ -70,7 +72,7 @@ class Rack(Topo):  # type: ignore[misc]
         self._routers, self._clients = routers, clients
         self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **router}
         if routers == 1:
-            self.addHost("r1", cls=Router, **self._router_options)
+            self.addHost("r1", cls=self.router_class, **self._router_options)
         else:
             self._add_switch()
         for number in range(1, clients + 1):

@@ -60,7 +60,7 @@ def check(
     found: list[Verdicts] = []
     for chosen in _chosen(exercise, all_, against):
         solution = chosen.solution(against.value, Path.cwd())
-        _say(f"{chosen.title}: {_short(solution)}")
+        _say(f"{chosen.title}: {_short(solution) if solution else ', '.join(chosen.check().references)}")
         found.append(judge_all(chosen, solution, against.value, seed, lambda one: _say("\n".join(one.lines()))))
         reached, worth = found[-1].points
         _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
@@ -71,9 +71,9 @@ def check(
     raise typer.Exit(0 if all(each.passed for each in found) else 1)
 
 
-def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1, max=120)] = 5.0) -> None:
+def try_(exercise: Number = None) -> None:
     """Run the exercise's lab with your code in it, in the console."""
-    from ..console import open_console
+    from ..console import converse
     from ..laboratory import Lab
 
     if exercise is None:
@@ -82,8 +82,11 @@ def try_(exercise: Number = None, minutes: Annotated[float, typer.Option(min=0.1
     solution = chosen.solution("work", Path.cwd())
     loaded = chosen.check()
     options: dict[str, Any] = dict(loaded.live)
-    with Lab(options.pop("topology"), student={loaded.reference: solution}, progress=_say, **options) as lab:
-        open_console(lab)
+    with Lab(options.pop("topology"), student=loaded.student(solution), progress=_say, **options) as lab:
+        _say(f"up in {lab.start_s:.1f} s, with your code in it; help lists what can be done, exit takes it all away")
+        status = converse(lab)
+        _say("taking it away")
+    raise typer.Exit(status)
 
 
 def _chosen(exercise: str | None, all_: bool, against: Against) -> list[Exercise]:

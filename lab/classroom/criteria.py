@@ -19,6 +19,10 @@ class Wrong(Exception):
     """A solution that does not do what it should; the text says what it should have done, and what it did."""
 
 
+class Skipped(Exception):
+    """A criterion that cannot be judged on this machine; the text says why."""
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One thing that is judged."""
@@ -85,6 +89,10 @@ class Case:
         except kind:
             return
         self.wrong(f"expected {kind.__name__}, got {shown(got)}")
+
+    def skip(self, why: str) -> NoReturn:
+        """Ends the criterion: this machine lacks what it takes. It counts for nothing."""
+        raise Skipped(why)
 
     def wrong(self, sentence: str) -> NoReturn:
         """Ends the criterion: something is wrong."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import shutil
 import sys
@@ -81,10 +82,13 @@ class Exercise:
             shutil.copyfile(self.directory / "WRITEUP.md", questions)
         return target
 
-    def solution(self, against: str, base: Path) -> Path:
-        """Returns the file to judge; for the reference, the real module's. WrongUse if it has not been begun."""
+    def solution(self, against: str, base: Path) -> Path | None:
+        """Returns the file to judge, None for the reference, which is `maglev` itself.
+
+        WrongUse if it has not been begun.
+        """
         if against == "reference":
-            return self.check().reference_file
+            return None
         path = self.starter if against == "starter" else self.work(base)
         if not path.is_file():
             raise WrongUse(f"exercise {self.number} has not been begun here: run maglab start {self.number}")
@@ -98,17 +102,27 @@ class Check:
     module: ModuleType
 
     @property
-    def reference(self) -> str:
-        """Returns the dotted name of the module whose gaps the student fills, such as maglev.hashing."""
-        return str(self.module.REFERENCE)
+    def references(self) -> tuple[str, ...]:
+        """Returns the dotted names of the modules whose gaps the student fills, such as maglev.hashing.
 
-    @property
-    def reference_file(self) -> Path:
-        """Returns that module's file."""
-        spec = importlib.util.find_spec(self.reference)
-        assert spec is not None
-        assert spec.origin is not None
-        return Path(spec.origin)
+        `REFERENCE` is one name, or a tuple of several: then one file of the student's stands for them all.
+        """
+        named = self.module.REFERENCE
+        return (named,) if isinstance(named, str) else tuple(named)
+
+    def reference(self) -> ModuleType:
+        """Returns what is judged as the reference: a module with all that those modules name, the first's first."""
+        modules = [importlib.import_module(name) for name in self.references]
+        if len(modules) == 1:
+            return modules[0]
+        together = ModuleType("reference")
+        for module in reversed(modules):
+            vars(together).update({name: value for name, value in vars(module).items() if not name.startswith("__")})
+        return together
+
+    def student(self, solution: Path | None) -> dict[str, Path]:
+        """Returns what a lab takes as `student`: the file that stands for each module; nothing for the reference."""
+        return {} if solution is None else dict.fromkeys(self.references, solution)
 
     @property
     def criteria(self) -> dict[str, Criterion]:

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .criteria import Criterion
+from .criteria import LONGEST_SHOWN, Criterion
 from .exercise import ROOT, Exercise
-from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, WRONG
+from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, SKIPPED, WRONG
 
 STARTUP_S = 10.0  # for the interpreter and its imports, before a criterion's own seconds begin
 LAB_STARTUP_S = 60.0
@@ -34,7 +34,7 @@ class Judgement:
     criterion: str
     sentence: str
     step: int
-    status: str  # passed, wrong, missing (not yet implemented), crashed, timed out, or no lab
+    status: str  # passed, wrong, missing (not yet implemented), crashed, timed out, no lab, or skipped
     message: str
     hint: str
     steps: tuple[str, ...]  # what the check did until then
@@ -45,13 +45,15 @@ class Judgement:
 
     @property
     def passed(self) -> bool:
-        """Says whether it passed."""
-        return self.status == PASSED
+        """Says whether it passed, or could not be judged here, which is nobody's fault."""
+        return self.status in (PASSED, SKIPPED)
 
     def lines(self) -> Iterator[str]:
         """Yields it for a person."""
-        mark = {PASSED: "pass", MISSING: "gap "}.get(self.status, "FAIL")
+        mark = {PASSED: "pass", MISSING: "gap ", SKIPPED: "skip"}.get(self.status, "FAIL")
         yield f"{mark}  {self.sentence}  [{self.points}/{self.worth}]"
+        if self.status == SKIPPED:
+            yield f"      {self.message}"
         if self.passed:
             return
         yield f"      {self.told}"
@@ -59,7 +61,7 @@ class Judgement:
             yield from (f"      - {step}" for step in self.steps[-8:])
             yield f"      hint: {self.hint}"
         if self.output:
-            yield from (f"      | {line}" for line in self.output.splitlines()[-5:])
+            yield from (f"      | {line[:LONGEST_SHOWN]}" for line in self.output.splitlines()[-5:])
 
     @property
     def told(self) -> str:
@@ -98,9 +100,13 @@ class Verdicts:
 
 
 def check(
-    exercise: Exercise, solution: Path, against: str, seed: int, meet: Callable[[Judgement], None] = lambda one: None
+    exercise: Exercise,
+    solution: Path | None,
+    against: str,
+    seed: int,
+    meet: Callable[[Judgement], None] = lambda one: None,
 ) -> Verdicts:
-    """Judges a solution by all criteria of an exercise; `meet` is told each judgement at once."""
+    """Judges a solution, None for the reference, by all criteria; `meet` is told each judgement at once."""
     points = exercise.points()
     judgements = []
     for number, criterion in enumerate(exercise.check().criteria.values()):
@@ -110,23 +116,24 @@ def check(
     return Verdicts(exercise.name, against, seed, tuple(judgements))
 
 
-def judge(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, worth: int) -> Judgement:
-    """Judges a solution by one criterion, in a process of its own."""
+def judge(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int) -> Judgement:
+    """Judges a solution by one criterion, in a process of its own; worth nothing if it cannot be judged here."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         result, died = _run(exercise, criterion, solution, seed, output)
         printed = _tail(output)
     status, message, steps = _understood(result, died, criterion)
+    worth = 0 if status == SKIPPED else worth
     return Judgement(
         criterion.name, criterion.sentence, criterion.step, status, message, criterion.hint, tuple(steps), printed,
         worth if status == PASSED else 0, worth, round(time.monotonic() - began, 3),
     )  # fmt: skip
 
 
-def _run(exercise: Exercise, criterion: Criterion, solution: Path, seed: int, output: Any) -> tuple[bytes, str]:
+def _run(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, output: Any) -> tuple[bytes, str]:
     """Runs the judging process; returns its result, and how it ended if it gave none in time."""
     reading, writing = os.pipe()
-    arguments = [str(exercise.directory), criterion.name, str(solution), str(seed)]
+    arguments = [str(exercise.directory), criterion.name, str(solution or ""), str(seed)]
     process = subprocess.Popen(
         [sys.executable, "-m", "lab.classroom.runner", *arguments],
         stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writing], start_new_session=True,
@@ -191,7 +198,7 @@ def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, st
         status, message, steps = document["status"], str(document["message"]), [str(s) for s in document["steps"]]
     except (ValueError, KeyError, TypeError):
         return CRASHED, "it wrote into the grader's own files", []
-    return (status if status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB) else CRASHED), message, steps
+    return (status if status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED) else CRASHED), message, steps
 
 
 def _tail(output: Any) -> str:

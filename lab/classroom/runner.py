@@ -2,9 +2,9 @@
 
     python -m lab.classroom.runner EXERCISE CRITERION SOLUTION SEED
 
-An empty line to the descriptor that the grader has opened says that all is ready, and that the criterion's time
-begins; then comes what came of it, as JSON in a line. What students print goes where
-their standard output goes. Whatever their code does, this process ends, or is ended: it has no more memory than
+SOLUTION is a file, or "" for the reference. An empty line to the descriptor that the grader has opened says that all is
+ready, and that the criterion's time begins; then comes what came of it, as JSON in a line. What students print goes
+where their standard output goes. Whatever their code does, this process ends, or is ended: it has no more memory than
 `MOST_MEMORY_BYTES`, and the grader's clock runs.
 """
 
@@ -19,18 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .criteria import Case, Criterion, Wrong
-from .exercise import Exercise, load_module
+from .criteria import Case, Criterion, Skipped, Wrong
+from .exercise import Check, Exercise, load_module
 
 RESULT_FD = "MAGLAB_RESULT_FD"
 MOST_MEMORY_BYTES = 2 << 30
 LARGEST_FILE_BYTES = 64 << 20
 PASSED, WRONG, MISSING, CRASHED, NO_LAB = "passed", "wrong", "missing", "crashed", "no lab"
+SKIPPED = "skipped"
 
 
 def main(arguments: list[str]) -> None:
     """Judges what it is told to, says what came of it, and leaves without a look back."""
-    directory, name, solution, seed = arguments
+    directory, name, named, seed = arguments
+    solution = Path(named) if named else None
     result_fd = int(os.environ.pop(RESULT_FD))
     os.set_inheritable(result_fd, False)
     exercise = Exercise(Path(directory))
@@ -43,9 +45,9 @@ def main(arguments: list[str]) -> None:
 
     if criterion.lab is None:
         _limit()
-        status, message = _judged(criterion, case, Path(solution), ready)
+        status, message = _judged(criterion, case, check, solution, ready)
     else:
-        status, message = _judged_in_lab(criterion, case, check.reference, Path(solution), ready)
+        status, message = _judged_in_lab(criterion, case, check.student(solution), ready)
     document = {"status": status, "message": message, "steps": case.steps[-40:]}
     os.write(result_fd, json.dumps(document).encode() + b"\n")
     sys.stdout.flush()
@@ -59,11 +61,15 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _judged(criterion: Criterion, case: Case, solution: Path, ready: Callable[[], None]) -> tuple[str, str]:
+def _judged(
+    criterion: Criterion, case: Case, check: Check, solution: Path | None, ready: Callable[[], None]
+) -> tuple[str, str]:
     try:
         ready()
-        student = load_module(solution, "solution")
+        student = load_module(solution, "solution") if solution else check.reference()
         criterion.judge(student, case)
+    except Skipped as skipped:
+        return SKIPPED, str(skipped)
     except Wrong as wrong:
         return WRONG, str(wrong)
     except NotImplementedError as gap:
@@ -77,18 +83,18 @@ def _judged(criterion: Criterion, case: Case, solution: Path, ready: Callable[[]
     return PASSED, ""
 
 
-def _told(error: BaseException, solution: Path) -> str:
+def _told(error: BaseException, solution: Path | None) -> str:
     """Returns an error in a sentence, with the line of the student's file at which it came."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(solution)]
     if isinstance(error, SyntaxError) and error.filename == str(solution):
         lines.append(error.lineno)
-    where = f" at line {lines[-1]} of {solution.name}" if lines else ""
+    where = f" at line {lines[-1]} of {solution.name}" if lines and solution else ""
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}{where}: {text}"
 
 
 def _judged_in_lab(
-    criterion: Criterion, case: Case, reference: str, solution: Path, ready: Callable[[], None]
+    criterion: Criterion, case: Case, student: dict[str, Path], ready: Callable[[], None]
 ) -> tuple[str, str]:
     """Judges in a lab whose daemons run the student's code; none of it runs in this process."""
     from ..errors import CannotStart, LabError, NotInTime
@@ -96,11 +102,13 @@ def _judged_in_lab(
 
     options: dict[str, Any] = dict(criterion.lab or {})
     try:
-        with Lab(options.pop("topology", "rack"), student={reference: solution}, **options) as lab:
+        with Lab(options.pop("topology", "rack"), student=student, **options) as lab:
             ready()
             criterion.judge(lab, case)
     except Wrong as wrong:
         return WRONG, str(wrong)
+    except Skipped as skipped:
+        return SKIPPED, str(skipped)
     except CannotStart as error:
         return NO_LAB, str(error)
     except NotInTime as error:

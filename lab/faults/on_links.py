@@ -43,6 +43,16 @@ class Link:
         node: LabNode = self.near.node
         return node
 
+    @property
+    def is_seen_in(self) -> bool:
+        """Says whether the near end's kernel sees what comes in before anybody else does: a switch may be first."""
+        return bool(getattr(self.near.node, "sees_incoming", True))
+
+    @property
+    def from_where_seen(self) -> Link:
+        """Returns the link from an end where both directions are seen, if it has one: a Maglev's end is none."""
+        return self if self.is_seen_in or self.far.node.role == "maglev" else Link(self.far, self.near)
+
     def direction(self, towards: str) -> str:
         """Returns the direction of packets to one end, by its node's name; WrongUse if it is none of its ends."""
         directions = {self.far.node.name: OUT, self.near.node.name: IN}
@@ -71,24 +81,36 @@ class LinkFaults(NodeFaults):
     def one_way(self, link: str, dead_towards: str) -> Fault:
         """Has a link lose all packets towards one of its ends; the other direction works, and both see it up."""
         found = self._free_link(link, ONE_WAY)
-        direction = found.direction(dead_towards)
-        table = f"maglab_one_way_{found.near}"
+        at = found.from_where_seen
+        direction = at.direction(dead_towards)
+        if direction == IN and not at.is_seen_in:
+            return self._deaf(found)
+        table = f"maglab_one_way_{at.near}"
         hook = {OUT: "egress", IN: "ingress"}[direction]
-        chain = f'chain dead {{\n    type filter hook {hook} device "{found.near}" priority -300; policy drop;\n}}'
+        chain = f'chain dead {{\n    type filter hook {hook} device "{at.near}" priority -300; policy drop;\n}}'
 
         def cut() -> None:
-            impaired.load_rules(found.node, f"table netdev {table} {{\n{chain}\n}}\n")
+            impaired.load_rules(at.node, f"table netdev {table} {{\n{chain}\n}}\n")
 
         return self._fault(
-            ONE_WAY, found.name, lambda: found.node.run("nft", "delete", "table", "netdev", table), do=cut,
+            ONE_WAY, found.name, lambda: at.node.run("nft", "delete", "table", "netdev", table), do=cut,
             effect=self._cut(found), dead_towards=dead_towards,
+        )  # fmt: skip
+
+    def _deaf(self, link: Link) -> Fault:
+        """Has a switch drop all that comes in by a port."""
+        router: Any = link.node
+        return self._fault(
+            ONE_WAY, link.name, lambda: router.set_receiving(link.near, True),
+            do=lambda: router.set_receiving(link.near, False), effect=self._cut(link), dead_towards=router.name,
         )  # fmt: skip
 
     def impair(self, link: str, towards: str | None = None, *, seed: int = 1, **wrong: float) -> Fault:
         """Makes a link bad, in both directions or towards one end: what is wrong is said as for `Impairment`.
 
         In each direction separately: with `delay_ms=10` a packet and its answer take 20 ms more. The kernel's netem
-        does it where there is one, a process on the link elsewhere; the fault's `detail` says which.
+        does it where there is one, a process on the link elsewhere; the fault's `detail` says which. Where a switch
+        takes frames before the kernel sees them, a link to a Maglev can be bad towards the Maglev alone, and is.
         """
         try:
             impairment = Impairment(**wrong)
@@ -96,9 +118,15 @@ class LinkFaults(NodeFaults):
             allowed = ", ".join(Impairment.__dataclass_fields__)
             raise WrongUse(f"impair takes no {', '.join(map(repr, wrong))}; allowed: {allowed}") from None
         found = self._free_link(link, IMPAIR)
-        directions = [found.direction(towards)] if towards else [OUT, IN]
+        at = found.from_where_seen
+        directions = [at.direction(towards)] if towards else [OUT, IN] if at.is_seen_in else [OUT]
+        if IN in directions and not at.is_seen_in:
+            raise WrongUse(
+                f"{at.near.node.name} takes frames before its kernel: allowed is towards {at.far.node.name!r}"
+            )
+        towards = towards if at.is_seen_in else at.far.node.name
         by = impaired.means()
-        bad = impaired.BadLink(found.node, str(found.near), dict.fromkeys(directions, impairment), seed)
+        bad = impaired.BadLink(at.node, str(at.near), dict.fromkeys(directions, impairment), seed)
         end, begin = (bad.end_netem, bad.begin_netem) if by == "netem" else (bad.end_shim, bad.begin_shim)
         effect = NO_EFFECT
         if impairment.may_be_noticed:

@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import observe
 from ..errors import WrongUse
-from ..nodes import session_name
 from ..waiting import wait_until
 from . import spraying
 from .effect import Effect
@@ -27,8 +26,8 @@ class RouteFaults(LinkFaults):
 
         def reset() -> None:
             for node in routers:
-                before = _sessions(node, maglev)
-                self._tell_bird(node, maglev, "restart")
+                before = node.sessions_with(maglev)
+                node.tell_sessions(maglev, "restart")
                 self._wait_reset(node, maglev, before)
 
         effect = Effect(unsettled=frozenset({maglev}))
@@ -42,12 +41,12 @@ class RouteFaults(LinkFaults):
             raise WrongUse(f"{maglev} is no next hop of {router} already")
 
         def remove() -> None:
-            self._tell_bird(node, maglev, "disable")
+            node.tell_sessions(maglev, "disable")
             self._wait_no_hop(node, maglev)
 
         effect = Effect(apart=frozenset({(router, maglev)}))
         return self._fault(
-            REMOVE_NEXT_HOP, where, lambda: self._tell_bird(node, maglev, "enable"), do=remove, effect=effect
+            REMOVE_NEXT_HOP, where, lambda: node.tell_sessions(maglev, "enable"), do=remove, effect=effect
         )
 
     def spray_fragments(self, router: str) -> Fault:
@@ -55,6 +54,8 @@ class RouteFaults(LinkFaults):
         node = self.node(router, "router")
         if self._newest(router, (SPRAY_FRAGMENTS,)):
             raise WrongUse(f"{router} sprays fragments already")
+        if not node.hashes_fragments_alike:
+            raise WrongUse(f"{router} hashes each fragment by what it shows already: it is a switch, not Linux")
         maglevs = [end.node.name for _, end in node.neighbours("maglev")]
         return self._fault(
             SPRAY_FRAGMENTS,
@@ -76,13 +77,6 @@ class RouteFaults(LinkFaults):
         return [there[router]] if router else list(there.values())
 
     @staticmethod
-    def _tell_bird(router: Any, maglev: str, command: str) -> None:
-        """Gives BIRD a command about its sessions with a Maglev, one over each family."""
-        (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
-        for version in router.addresses_of(end):
-            router.birdc(command, session_name(maglev, version))
-
-    @staticmethod
     def _wait_no_hop(router: Any, maglev: str) -> None:
         """Waits until a router's kernel does not send to a Maglev, or no longer."""
 
@@ -96,7 +90,7 @@ class RouteFaults(LinkFaults):
         """Waits until a router's kernel does not send to a Maglev, or does again: sessions may be back in no time."""
 
         def missing() -> str:
-            now = _sessions(router, maglev)
+            now = router.sessions_with(maglev)
             are_new = all(session not in before and observe.ESTABLISHED in session for session in now)
             return "" if are_new or not _sends_to(router, maglev) else f"{router.name} still sends to {maglev}"
 
@@ -108,10 +102,3 @@ def _sends_to(router: Any, maglev: str) -> bool:
     (end,) = [end for _, end in router.neighbours("maglev") if end.node.name == maglev]
     hops = {hop for each in observe.ecmp(router).values() for hop in each}
     return not hops.isdisjoint(router.addresses_of(end).values())
-
-
-def _sessions(router: Any, maglev: str) -> list[list[str]]:
-    """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""
-    names = {session_name(maglev, version) for version in (4, 6)}
-    lines = (line.split() for line in router.birdc("show", "protocols").splitlines())
-    return [words for words in lines if words[:1] and words[0] in names]

@@ -10,7 +10,7 @@ from maglev.flow import TCP, Flow, pack_address
 
 from ..verdict import Verdict
 from .chaos import Wiring, plan
-from .on_routes import RouteFaults
+from .on_controllers import ControllerFaults
 from .schedule import Entry, Schedule
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..laboratory import Lab
 
 
-class Faults(RouteFaults):
+class Faults(ControllerFaults):
     """All that `Lab` can do to a data centre."""
 
     def schedule(self, plan: Iterable[Entry | Sequence[Any]]) -> Schedule:
@@ -57,9 +57,8 @@ class Faults(RouteFaults):
         now_s = self.timeline.now_s
 
         def life(seen: Connection) -> theory.Life:
-            port = getattr(seen, "port", 0)
             ends = (pack_address(clients[seen.client]), pack_address(served.address))
-            flow = Flow(*ends, TCP, port, served.port) if port else None
+            flow = Flow(*ends, TCP, seen.port, served.port) if seen.port else None
             last_answer_s = now_s - seen.last_answer_ms / 1e3
             return theory.Life(seen.name, seen.client, seen.endpoint, seen.fate, opened_s, last_answer_s, flow)
 

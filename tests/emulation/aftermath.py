@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.site import RUN_DIRECTORY
+
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PLACES = ("/run", "/tmp", "/dev/shm", "/var/run/netns", "/var/tmp")
 # Other users of the machine make files and cgroups all the time: of these we look at what a lab's programs would make.
@@ -107,7 +109,12 @@ class Machine:
 
 
 def _telling(paths: Iterable[Path]) -> frozenset[str]:
-    return frozenset(str(path) for path in paths if TELLING.search(path.name))
+    return frozenset(str(path) for path in paths if TELLING.search(path.name) and not _is_others(path))
+
+
+def _is_others(path: Path) -> bool:
+    """Says whether it is the directory of labs, in which there is one: of others, for ours is asked after by its id."""
+    return path == RUN_DIRECTORY and path.is_dir() and any(path.iterdir())
 
 
 def _said(*command: str) -> str:

@@ -112,5 +112,5 @@ def test_evidence_has_the_lab_at_the_moment_of_failure(evidence):
     snapshot = json.loads((evidence / "snapshot.json").read_text())
     assert snapshot["routers"]["r1"]["sessions"] == {"m1": "Established", "m2": "Established"}
     assert snapshot["maglevs"]["m1"]["status"]["pools"]["web"]["unhealthy"] == ["10.2.1.2"], "s1 was dead at that time"
-    assert "m1" in (evidence / "nodes" / "r1" / "bird.txt").read_text()
+    assert "m1" in (evidence / "nodes" / "r1" / "router.txt").read_text()
     assert "maglevs:" in (evidence / "nodes" / "maglev.yaml").read_text()

@@ -9,7 +9,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from wires import VIP, put_on_wire
 
-from lab import netlink, observe, timeline, verify
+from lab import bird, netlink, observe, timeline, verify
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=5)
@@ -61,7 +61,7 @@ def test_a_next_hop_that_is_dead_is_none(lab):
 
 def test_bird_says_the_same_with_and_without_its_console(lab):
     router = lab.node("r1")
-    lines = observe.bird_answer(router.directory / "bird.ctl", "show protocols").split("\n")
+    lines = bird.answer(router.directory / "bird.ctl", "show protocols").split("\n")
     console = router.birdc("show", "protocols").split("\n")
     assert [line.split()[:4] for line in lines if line.strip()] == [
         line.split()[:4] for line in console if line.strip() and not line.startswith("BIRD")

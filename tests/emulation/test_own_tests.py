@@ -81,7 +81,8 @@ def test_junit_says_what_it_says_of_any_test(workplace):
 def run_failing(directory: Path, *options: str, **pipes: int) -> subprocess.Popen[str]:
     (directory / "test_it.py").write_text(FAILING)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.Popen(command, cwd=directory, text=True, **pipes)
+    environment = {**os.environ, "XDG_STATE_HOME": str(directory)}  # for what is typed into a console
+    return subprocess.Popen(command, cwd=directory, env=environment, text=True, **pipes)
 
 
 def test_a_lab_that_is_kept_lives_on_without_its_owner_until_it_is_cleaned(tmp_path):

@@ -135,6 +135,47 @@ def _command(pid):
         return ""
 
 
+SEVERAL = '''
+from lab.classroom import criterion
+
+REFERENCE = ("maglev.primes", "maglev.flow")
+
+@criterion(step=1, hint="read both")
+def has_both(student, case):
+    """Names of both modules are there."""
+    case.expect(case.call(student.is_prime, 7), True, "whether 7 is a prime")
+    case.expect(case.call(student.is_v4, bytes(16)), False, "whether sixteen zeros are an IPv4 address")
+
+@criterion(step=2, hint="install it")
+def needs_what_is_not_here(student, case):
+    """Something rare is content."""
+    case.skip("the rare thing is not installed here")
+'''
+
+
+def test_one_file_may_stand_for_several_modules_and_so_does_the_reference(exercise, tmp_path):
+    (exercise.directory / "check.py").write_text(SEVERAL)
+    solution = tmp_path / "solution.py"
+    solution.write_text("from maglev.flow import is_v4\ndef is_prime(n): return True\n")
+    for judged in (check(exercise, None, "reference", 1), check(exercise, solution, "work", 1)):
+        assert judged.judgements[0].passed, judged.judgements[0].message
+    assert exercise.check().student(solution) == {"maglev.primes": solution, "maglev.flow": solution}
+    assert exercise.check().student(None) == {}, "a lab runs the reference as it is"
+
+
+def test_what_cannot_be_judged_here_counts_for_nothing(exercise, tmp_path):
+    (exercise.directory / "check.py").write_text(SEVERAL)
+    exercise.directory.with_name("points.csv").write_text(
+        "exercise,criterion,points\n01_primes,has_both,3\n01_primes,needs_what_is_not_here,2\n"
+    )
+    found = check(exercise, None, "reference", 1)
+    assert found.passed
+    assert found.points == (3, 3)
+    assert list(found.judgements[1].lines()) == [
+        "skip  Something rare is content.  [0/0]", "      the rare thing is not installed here",
+    ]  # fmt: skip
+
+
 def test_gradescope_gets_a_test_for_each_criterion(exercise, tmp_path):
     solution = tmp_path / "solution.py"
     solution.write_text("def is_prime(n): return n == 7\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import struct
@@ -106,19 +107,20 @@ def test_a_maglev_that_says_nothing_has_no_load(monkeypatch):
     assert counts.after(1, 9500) == pytest.approx(0.5)
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
+def open_server(address):
+    """A server on a port that is free for both UDP and TCP, which answers every query by itself, upside down."""
+    for port in random.Random(os.getpid()).sample(range(20_000, 60_000), 20):
+        try:
+            return DnsServer([ip_address(address)], port, lambda message, source, over_tcp: message[::-1] or None), port
+        except PlatformError as error:
+            refused = error
+    pytest.skip(str(refused))
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def server(request):
-    """A server that answers every query by itself, upside down; yields its address and port."""
-    address, port = ip_address(request.param), free_port()
-    try:
-        dns = DnsServer([address], port, lambda message, source, over_tcp: message[::-1] or None)
-    except PlatformError as error:
-        pytest.skip(str(error))
+    """A server that runs; yields its address and port."""
+    dns, port = open_server(request.param)
     dns.start()
     yield request.param, port
     dns.close()

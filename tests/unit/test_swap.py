@@ -71,3 +71,17 @@ def test_a_class_is_exchanged_where_others_make_its_objects(python):
 )
 def test_a_file_that_cannot_be_used_is_said(python, student, says):
     assert says in python(student, "")
+
+
+def test_one_file_stands_for_two_modules_and_is_run_once(python, tmp_path):
+    student = """
+        print("run")
+        def lookup_table(names, table_size=65537, weights=None): return "theirs"
+        class ConnectionTable: pass
+    """
+    program = f"""
+        swapped += swap_in("maglev.conntrack", Path({str(tmp_path / "solution.py")!r}))
+        import maglev.conntrack, maglev.hashing
+        print(swapped, maglev.conntrack.ConnectionTable.__module__ == maglev.hashing.lookup_table.__module__)
+    """
+    assert python(student, program).splitlines() == ["run", "['lookup_table', 'ConnectionTable'] True"]
