@@ -17,9 +17,11 @@ demo:  ## Run the demonstration: a data centre that survives its load balancers 
 	@lab/setup/provision --for=lab
 	@.venv/bin/maglab demo $(ARGS)
 
-test:  ## Run all tests (root)
+test:  ## Run all tests, or with ARGS what pytest is told (root)
 	@lab/setup/provision --for=lab
-	@$(python) -m pytest $(ARGS)
+	@if [ -n '$(ARGS)' ]; then $(python) -m pytest $(ARGS); else \
+	$(python) -m pytest -n 2 tests/unit tests/paper; pure=$$?; \
+	$(python) -m pytest tests/emulation && exit $$pure; fi
 
 bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (root)
 	@lab/setup/provision --for=bench

@@ -178,7 +178,7 @@ def _next_hop(run: Run, interface: str, told: Mapping[str, Any], fragmented: boo
 def _vip(config: Config, name: str, fragmented: bool) -> Vip:
     allowed = {vip.name: vip for vip in reversed(config.placed_vips) if vip.protocol in ("tcp", "udp") and vip.port}
     if name not in allowed:
-        raise WrongUse(f"there is no VIP {name!r} with ports; there are {', '.join(allowed)}")
+        raise WrongUse(f"there is no VIP {name!r} with ports; there are {', '.join(reversed(allowed))}")
     if fragmented and allowed[name].protocol != "udp":
         raise WrongUse(f"{name} is not served over udp, and only datagrams are sent in fragments")
     return allowed[name]
