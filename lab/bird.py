@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import netlink
+from . import fabric, netlink
 
 ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 ANSWER_TIMEOUT_S = 1.0
 CONTROL = "bird.ctl"  # in the router's directory
+VIP_PREFIXES = {4: "192.0.2.0/24", 6: "2001:db8::/64"}  # what routers take for VIPs, unless they are told
 COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class LinuxRouting:
     """A router's answers; only its namespace and its directory are needed, so any process may ask."""
 
-    def __init__(self, pid: int, directory: Path, maglevs: Sequence[str]) -> None:
-        self._pid, self._directory, self._maglevs = pid, directory, maglevs
+    def __init__(
+        self, pid: int, directory: Path, neighbours: Sequence[str], prefixes: Iterable[str] = VIP_PREFIXES.values()
+    ) -> None:
+        """`neighbours` are those with whom it has sessions, `prefixes` those that VIPs are in."""
+        self._pid, self._directory, self._neighbours, self._prefixes = pid, directory, neighbours, tuple(prefixes)
 
     def ecmp(self) -> dict[str, tuple[str, ...]]:
         """Returns the next hops of every VIP of both families in the kernel, in the order of addresses."""
-        return netlink.bird_routes(self._pid)
+        return fabric.within(netlink.bird_routes(self._pid), self._prefixes)
 
     def counters(self) -> dict[str, int]:
         """Returns the packet counters of the kernel."""
@@ -37,8 +41,8 @@ class LinuxRouting:
         return {}
 
     def sessions(self) -> dict[str, str]:
-        """Returns how the sessions with each Maglev are: the same of all its families, or what is amiss with one."""
-        return sessions(answer(self._directory / CONTROL, "show protocols"), self._maglevs)
+        """Returns how the sessions with each neighbour are: the same of all its families, or what is amiss with one."""
+        return sessions(answer(self._directory / CONTROL, "show protocols"), self._neighbours)
 
 
 def session_name(maglev: str, version: int) -> str:

@@ -32,11 +32,11 @@ class Command:
 
 
 TABLE = (
-    Command("kill", FAULTS, ("server", "daemon")),
+    Command("kill", FAULTS, ("mortal", "daemon")),
     Command("freeze", FAULTS, ("server", "daemon")),
     Command("thaw", FAULTS, ("server",)),
-    Command("power_off", FAULTS, ("server",)),
-    Command("revive", FAULTS, ("server",)),
+    Command("power_off", FAULTS, ("mortal",)),
+    Command("revive", FAULTS, ("mortal",)),
     Command("restart", FAULTS, ("server",)),
     Command("drain", FAULTS, ("server",)),
     Command("undrain", FAULTS, ("endpoint",)),

@@ -14,7 +14,7 @@ from typing import Any
 
 from maglev.engine.control import ControlError, request
 
-from . import observe
+from . import fabric, observe
 from .errors import LabError
 from .faults.effect import Effect
 
@@ -25,32 +25,56 @@ class Expected:
 
     vips: Mapping[str, Collection[str]]  # address or prefix: names of the Maglevs that announce it
     effect: Effect = field(default_factory=Effect)  # of all faults that are open
+    backing: Mapping[str, Sequence[Collection[str]]] = field(default_factory=dict)  # VIP: its endpoints, pool by pool
 
 
 def missing(nodes: Sequence[Any], expected: Expected) -> str:
     """Returns what is not yet as it should be, "" if all is; LabError for a daemon that ended though nobody killed it.
 
-    All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, and
-    each of these is ready, finds exactly the living endpoints healthy, and has built the same lookup tables as the
-    others. Nothing is asked of a node that comes and goes.
+    All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, or
+    the routers on the way to them (`fabric`), and each of these Maglevs is ready, finds exactly those living endpoints
+    healthy that its packets can come to, and has built the same lookup tables as others that find the same; and name
+    servers hand out exactly the VIPs that they can reach. Nothing is asked of a node that comes and goes.
     """
     effect = expected.effect
     settled = [node for node in nodes if node.name not in effect.unsettled]
     _check_daemons(settled)
-    by_role = {role: [node for node in settled if node.role == role] for role in ("router", "maglev", "endpoint")}
-    announcing = [node for node in by_role["maglev"] if node.name not in effect.withdrawn]
+    maglevs, endpoints = (_of_role(settled, role) for role in ("maglev", "endpoint"))
+    announcing = [node for node in maglevs if node.name not in effect.withdrawn]
     moving = _addresses(node for node in nodes if node.name in effect.unsettled)
-    routes = _wrong_routes(by_role["router"], announcing, expected, moving)
+    wrong = _wrong_routes(_of_role(nodes, "router"), announcing, expected, moving)
     serving = [node for node in announcing if _routers_of(node, effect)]
-    living = _addresses(node for node in by_role["endpoint"] if node.name not in effect.unhealthy)
-    drained = _addresses(node for node in by_role["endpoint"] if node.name in effect.drained)
-    return routes or _wrong_views(serving, living, drained, moving)
+    living = [node for node in endpoints if node.name not in effect.unhealthy]
+    drained = _addresses(node for node in endpoints if node.name in effect.drained)
+    wrong = wrong or _wrong_views(serving, _reachable(nodes, serving, living, effect), drained, moving)
+    return wrong or _wrong_names(_of_role(settled, "nameserver"), expected, _addresses(living))
 
 
-def _routers_of(maglev: Any, effect: Effect) -> set[str]:
-    """Returns the routers that may send to a Maglev."""
-    there = {end.node.name for _, end in maglev.neighbours("router")}
-    return {router for router in there if (router, maglev.name) not in effect.apart}
+def _of_role(nodes: Iterable[Any], role: str) -> list[Any]:
+    return [node for node in nodes if node.role == role]
+
+
+def _routers_of(node: Any, effect: Effect) -> set[str]:
+    """Returns the routers that may send to a Maglev or an endpoint."""
+    there = {end.node.name for _, end in node.neighbours("router")} - effect.gone
+    return {router for router in there if (router, node.name) not in effect.apart}
+
+
+def _reachable(
+    nodes: Sequence[Any], serving: Sequence[Any], living: Sequence[Any], effect: Effect
+) -> dict[str, set[str]]:
+    """Returns the addresses of the living endpoints that each Maglev's packets can come to, by its name."""
+    speakers = fabric.speakers(_of_role(nodes, "router"), effect.gone, effect.apart)
+    reach: dict[str, set[str]] = {maglev.name: set() for maglev in serving}
+    near = {node.name: _routers_of(node, effect) for node in serving}
+    for endpoint in living:
+        owners = _routers_of(endpoint, effect)
+        able = set(fabric.next_hops(speakers, dict.fromkeys(owners, (endpoint.name,))))
+        beside = {other.node.name for _, other in endpoint.neighbours("maglev")}  # on one switch
+        for maglev in serving:
+            if maglev.name in beside or near[maglev.name] & able:
+                reach[maglev.name] |= _addresses([endpoint])
+    return reach
 
 
 def _addresses(nodes: Iterable[Any]) -> set[str]:
@@ -66,16 +90,33 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
 
 
 def _wrong_routes(routers: Sequence[Any], announcing: Sequence[Any], expected: Expected, moving: set[str]) -> str:
-    for router in routers:
-        own = [node for node in announcing if (router.name, node.name) not in expected.effect.apart]
-        hops = {
-            vip: _hops((node for node in own if node.name in by), ip_network(vip).version)
-            for vip, by in expected.vips.items()
+    """Returns which router spreads a VIP over others than it should: over all next hops on a shortest path.
+
+    Whether a router comes or goes changes what others should do, so while one does, nothing is expected of those that
+    speak to each other.
+    """
+    effect = expected.effect
+    restless = any(router.name in effect.unsettled for router in routers)
+    asked = [
+        router
+        for router in routers
+        if router.name not in effect.gone | effect.unsettled and not (restless and router.peers())
+    ]
+    speakers = fabric.speakers(routers, effect.gone, effect.apart)
+    wanted: dict[str, dict[str, tuple[str, ...]]] = {router.name: {} for router in asked}
+    for vip, by in expected.vips.items():
+        origins = {
+            name: [node.name for node in announcing if node.name in by and name in _routers_of(node, effect)]
+            for name in speakers
         }
-        wanted = {vip: found for vip, found in hops.items() if found}
+        names = fabric.next_hops(speakers, origins)
+        for router in asked:
+            if found := _hops(router, names.get(router.name, frozenset()), ip_network(vip).version):
+                wanted[router.name][vip] = found
+    for router in asked:
         actual = _without(observe.ecmp(router), moving)
-        if actual != wanted:
-            return f"{router.name} has VIP routes {actual}, expected {wanted}"
+        if actual != wanted[router.name]:
+            return f"{router.name} has VIP routes {actual}, expected {wanted[router.name]}"
     return ""
 
 
@@ -85,13 +126,16 @@ def _without(routes: Mapping[str, tuple[str, ...]], moving: set[str]) -> dict[st
     return {vip: hops for vip, hops in left.items() if hops}
 
 
-def _hops(announcing: Iterable[Any], version: int) -> tuple[str, ...]:
-    return tuple(sorted(node.addresses[version] for node in announcing if version in node.addresses))
+def _hops(router: Any, names: Collection[str], version: int) -> tuple[str, ...]:
+    """Returns the addresses, on the router's links, of those among its neighbours that have one of the version."""
+    ends = [other for _, other in (*router.neighbours("maglev"), *router.peers()) if other.node.name in names]
+    return tuple(sorted(own[version] for end in ends if version in (own := router.addresses_of(end))))
 
 
-def _wrong_views(serving: Sequence[Any], living: set[str], drained: set[str], moving: set[str]) -> str:
-    digests: dict[str, set[str]] = {}  # pool: lookup tables
+def _wrong_views(serving: Sequence[Any], reachable: Mapping[str, set[str]], drained: set[str], moving: set[str]) -> str:
+    digests: dict[tuple[str, frozenset[str]], set[str]] = {}  # pool, and the endpoints that are reached: lookup tables
     for node in serving:
+        living = reachable[node.name]
         view = observe.maglev_view(node.control)
         if view is None or not view.status["ready"]:
             return f"{node.name}'s forwarder is not ready"
@@ -104,9 +148,36 @@ def _wrong_views(serving: Sequence[Any], living: set[str], drained: set[str], mo
                 seen = f"healthy {state['healthy']}, drained {state['drained']}"
                 return f"{node.name} finds in {pool} {seen}, expected {sorted(living)}, {sorted(drained)}"
             if moving.isdisjoint({*state["healthy"], *state["unhealthy"]}):
-                digests.setdefault(pool, set()).add(state["table_digest"])
-    differing = sorted(pool for pool, tables in digests.items() if len(tables) > 1)
+                digests.setdefault((pool, frozenset(living)), set()).add(state["table_digest"])
+    differing = sorted(pool for (pool, _), tables in digests.items() if len(tables) > 1)
     return f"Maglevs have different lookup tables for {', '.join(differing)}" if differing else ""
+
+
+def _wrong_names(nameservers: Sequence[Any], expected: Expected, living: set[str]) -> str:
+    """Returns which name server hands out a VIP that it cannot reach, or holds back one that serves.
+
+    Nothing is asked of VIPs behind which some pools live and some do not, nor while nodes come and go.
+    """
+    there = [node for node in nameservers if node.name not in expected.effect.gone]
+    for node in [] if expected.effect.unsettled else there:
+        known = _handed_out(node)
+        if known is None:
+            return f"{node.name}'s name server is not ready"
+        routes = {vip for _, other in node.neighbours("router") for vip in observe.ecmp(other.node)}
+        for vip, serves in known.items():
+            alive = [bool(living & set(pool)) for pool in expected.backing.get(vip, ())] if vip in routes else [False]
+            if alive and alive == [not serves] * len(alive):
+                return f"{node.name} {'hands out' if serves else 'does not hand out'} {vip}"
+    return ""
+
+
+def _handed_out(nameserver: Any) -> dict[str, bool] | None:
+    """Returns whether each VIP would be handed out, None if it is too early to say."""
+    with contextlib.suppress(ControlError):
+        status = request(nameserver.control, "GET", "/status")
+        if status["ready"]:
+            return {vip: serves for each in status["vips"].values() for vip, serves in each.items()}
+    return None
 
 
 def held_down_s(maglevs: Iterable[Any]) -> float:

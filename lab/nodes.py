@@ -36,6 +36,9 @@ from .waiting import wait_until
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a lab share
 HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
+# Between routers silence is noticed in 0.75 s (BFD, RFC 5880): were it BGP's 3 s, Maglevs whose checks go by a dead
+# spine would take endpoints for dead that live.
+BFD_INTERVAL_MS, BFD_MULTIPLIER = 150, 5
 ROUTER_AS, MAGLEV_AS = 65000, 65001
 BIRD_TABLE = 100  # the kernel's table that BIRD writes where another daemon makes next-hop groups of its routes
 # ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
@@ -175,6 +178,13 @@ class LabNode(Node):  # type: ignore[misc]
         self.daemons[name] = started
         return started
 
+    def start_fork(self, name: str, arguments: Sequence[str]) -> None:
+        """Starts a daemon on this node as a fork of the lab's nursery; its output goes to NAME.log."""
+        log = self.directory / f"{name}.log"
+        daemon = nursery_of(self.site).start(arguments, self._daemon_environment, self.pid, log)
+        self.site.enter(Process.of(daemon.pid, f"{self.name}: {name}"))
+        self.daemons[name] = daemon
+
     def start_piped(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Starts a process on this node that is spoken to through pipes; its complaints go to NAME.log."""
         with open(self.directory / f"{name}.log", "ab") as log:
@@ -252,7 +262,10 @@ class Router(LabNode):
     `vip_prefix` and, for IPv6, `vip_prefix6` are what its import filters let in, and nothing else. `ecmp` is how it
     spreads over next hops: `threshold`, as the kernel's multipath routes do, or `resilient`, by next-hop groups of so
     many `buckets`, which may move to another next hop when they have been idle for `idle_timer_s`. With a
-    `bgp_password` it hears only Maglevs that sign with the same (RFC 2385).
+    `bgp_password` it hears only neighbours that sign with the same (RFC 2385).
+
+    To routers of another AS (`asn`) it speaks as well: it tells them what it is connected to and what it has learnt
+    (`lab.fabric`). `hashing` has kernel parameters that make it hash unlike others.
     """
 
     role = "router"
@@ -266,8 +279,10 @@ class Router(LabNode):
 
     def config(
         self,
+        asn: int = ROUTER_AS,
         vip_prefix: str = "192.0.2.0/24",
         vip_prefix6: str = "2001:db8::/64",
+        hashing: Mapping[str, str] | None = None,
         ecmp: str = "threshold",
         buckets: int = 128,
         idle_timer_s: float = 0.0,
@@ -278,10 +293,19 @@ class Router(LabNode):
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.is_resilient = ecmp == "resilient"
         self._groups = ["--table", str(BIRD_TABLE), "--buckets", str(buckets), "--idle-timer", f"{idle_timer_s:g}"]
-        return super().config(sysctls=ROUTER_SYSCTLS, **params)
+        self._count_vip_packets()
+        return super().config(sysctls={**ROUTER_SYSCTLS, **(hashing or {})}, **params)
+
+    @property
+    def asn(self) -> int:
+        """Returns the router's AS."""
+        return int(self.params.get("asn", ROUTER_AS))
+
+    def peers(self) -> list[tuple[Any, Any]]:
+        """Returns (own interface, the other's) of every router of another AS at the other end of a link."""
+        return [(own, other) for own, other in self.neighbours("router") if other.node.asn != self.asn]
 
     def start_daemons(self) -> None:
-        self._count_vip_packets()
         tcp_md5.write_private(self.directory / "bird.conf", self.bird_config())
         self.start("bird", ["bird", "-f", "-c", self._file("bird.conf"), "-s", self._file("bird.ctl")])
         if self.is_resilient:
@@ -299,10 +323,20 @@ class Router(LabNode):
             for _, other in self.neighbours("maglev")
             for version, address in self.addresses_of(other).items()
         )
-        return f"""# Written by the lab. The router takes VIPs from its Maglevs, spreads over all of them, tells nobody.
+        sessions += "".join(
+            f"protocol bgp {session_name(other.node.name, version)} from router{version} "
+            f"{{ neighbor {address} as {other.node.asn}; }}\n"
+            for _, other in self.peers()
+            for version, address in self.addresses_of(other).items()
+        )
+        return f"""# Written by the lab. The router takes VIPs from its Maglevs, and spreads over all of them.
 log stderr {{ warning, error, fatal, bug, auth }};
 router id {self.address};
 protocol device {{ scan time 1; }}
+protocol direct {{ ipv4; ipv6; }}
+protocol bfd {{
+    interface "*" {{ interval {BFD_INTERVAL_MS} ms; multiplier {BFD_MULTIPLIER}; idle tx interval 1 s; }};
+}}
 {families}{sessions}"""
 
     def _bird_family(self, version: int, prefix: str) -> str:
@@ -313,6 +347,14 @@ protocol device {{ scan time 1; }}
         network = ip_network(prefix)
         table = f"    kernel table {BIRD_TABLE};\n" if self.is_resilient else ""
         password = f'    password "{self.bgp_password}";\n' if self.bgp_password else ""
+        session = f"""    local as {self.asn};
+    direct;
+{password}    ttl security on;
+    hold time {HOLD_TIME_S};
+    keepalive time 1;
+    connect delay time 1;
+    connect retry time 1;
+    error wait time 1, 2;"""
         return f"""protocol kernel {{
 {table}    ipv{version} {{ import none; export where source = RTS_BGP; }};
     merge paths on limit 64;
@@ -322,15 +364,13 @@ filter only_vips{version} {{
     reject;
 }}
 template bgp maglev{version} {{
-    local as {ROUTER_AS};
-    direct;
-{password}    ttl security on;
-    hold time {HOLD_TIME_S};
-    keepalive time 1;
-    connect delay time 1;
-    connect retry time 1;
-    error wait time 1, 2;
+{session}
     ipv{version} {{ import filter only_vips{version}; export none; }};
+}}
+template bgp router{version} {{
+{session}
+    bfd on;
+    ipv{version} {{ import all; export where source ~ [ RTS_BGP, RTS_DEVICE ]; }};
 }}
 """
 
@@ -338,9 +378,9 @@ template bgp maglev{version} {{
         """Counts, per Maglev, packets to VIPs that leave for it, and how many of these begin a TCP flow.
 
         And packets from VIPs: there must be none, but for those addressed to the Maglev itself: they answer its health
-        checks through the data path.
+        checks through the data path. Per router that it speaks to, the same, and the answers that are sent to it.
         """
-        rules, counters = [], []
+        rules, counters = self._counts_of_peers()
         for own, other in self.neighbours("maglev"):
             name = other.node.name
             counters += [f"counter {what}_{name} {{}}" for what in ("to", "flows", "return")]
@@ -359,6 +399,22 @@ template bgp maglev{version} {{
         lines = "\n".join(counters)
         self.run("nft", "-f", "-", text=f"table inet {COUNTERS} {{\n{lines}\nchain forward {{\n{chain}\n}}\n}}\n")
 
+    def _counts_of_peers(self) -> tuple[list[str], list[str]]:
+        """Returns rules and counters for what goes to other routers."""
+        rules, counters = [], []
+        for own, other in self.peers():
+            name = other.node.name
+            counters += [f"counter {what}_{name} {{}}" for what in ("to", "flows", "answers")]
+            for version in self.addresses_of(other):
+                family, prefix = NFT_FAMILIES[version], self.vip_prefixes[version]
+                to = f'oifname "{own}" {family}'
+                rules += [
+                    f"{to} daddr {prefix} counter name to_{name}",
+                    f"{to} daddr {prefix} tcp flags & (syn | ack) == syn counter name flows_{name}",
+                    f"{to} saddr {prefix} counter name answers_{name}",
+                ]
+        return rules, counters
+
     def birdc(self, *command: str) -> str:
         """Returns what BIRD's console answers."""
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
@@ -366,7 +422,8 @@ template bgp maglev{version} {{
     @property
     def routing(self) -> bird.LinuxRouting:
         """Returns whom to ask for routes, sessions and counters."""
-        return bird.LinuxRouting(self.pid, self.directory, [end.node.name for _, end in self.neighbours("maglev")])
+        neighbours = [end.node.name for _, end in (*self.neighbours("maglev"), *self.peers())]
+        return bird.LinuxRouting(self.pid, self.directory, neighbours, self.vip_prefixes.values())
 
     def sessions_with(self, maglev: str) -> list[list[str]]:
         """Returns what BIRD says of its sessions with a Maglev, a line each: name, state, since when, and so on."""
@@ -401,13 +458,6 @@ class ConfiguredNode(LabNode):
         """Starts a daemon of `python -m maglev` on this node, as a fork of the lab's nursery."""
         arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
         self.start_fork(command, [command, *arguments])
-
-    def start_fork(self, name: str, arguments: Sequence[str]) -> None:
-        """Starts a daemon on this node as a fork of the lab's nursery; its output goes to NAME.log."""
-        log = self.directory / f"{name}.log"
-        daemon = nursery_of(self.site).start(arguments, self._daemon_environment, self.pid, log)
-        self.site.enter(Process.of(daemon.pid, f"{self.name}: {name}"))
-        self.daemons[name] = daemon
 
 
 class Maglev(ConfiguredNode):
@@ -447,7 +497,7 @@ class Maglev(ConfiguredNode):
     router-id {self.address};
     local-address {self.addresses_of(own)[version]};
     local-as {MAGLEV_AS};
-    peer-as {ROUTER_AS};
+    peer-as {other.node.asn};
     hold-time {HOLD_TIME_S};
     {password}outgoing-ttl 255;
     incoming-ttl 255;

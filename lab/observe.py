@@ -44,10 +44,11 @@ class RouterView:
 
     ecmp: Mapping[str, tuple[str, ...]]  # VIP: next hops in the forwarding table, the kernel's or the switch's
     sessions: Mapping[str, str]  # Maglev: state of its BGP sessions, one over each family
-    packets_to: Mapping[str, int]  # Maglev: packets to VIPs that were sent to it
+    packets_to: Mapping[str, int]  # Maglev, or router of another AS: packets to VIPs that were sent to it
     packets_returned: Mapping[str, int]  # Maglev: packets from VIPs that crossed its link
-    flows_to: Mapping[str, int] = field(default_factory=dict)  # Maglev: SYNs to VIPs that were sent to it
+    flows_to: Mapping[str, int] = field(default_factory=dict)  # the same: SYNs to VIPs that were sent to it
     buckets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # VIP, Maglev: packets, where groups count
+    answers_to: Mapping[str, int] = field(default_factory=dict)  # router of another AS: packets from VIPs, sent to it
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Snapshot:
     def _to_maglevs(self, counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
         totals = Counter(dict.fromkeys(self.maglevs, 0))
         for counts in counted:
-            totals.update(counts)
+            totals.update({name: count for name, count in counts.items() if name in totals})
         return dict(totals)
 
     def return_packets(self) -> int:
@@ -121,6 +122,7 @@ def router_view(router: Router) -> RouterView:
         _named(counted, "return_"),
         _named(counted, "flows_"),
         routing.buckets(),
+        _named(counted, "answers_"),
     )
 
 

@@ -35,7 +35,7 @@ class Record:
     """What the routers write down while this lasts: a context manager."""
 
     def __init__(self, routers: Sequence[Router]) -> None:
-        self._routers = list(routers)
+        self._routers = [router for router in routers if router.neighbours("maglev")]
 
     def __enter__(self) -> Record:
         for router in self._routers:

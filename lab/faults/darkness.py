@@ -7,6 +7,7 @@ from ..nodes import LabNode
 DARKNESS = """table inet maglab_dark {
     chain out { type filter hook output priority -300; policy drop; }
     chain in { type filter hook input priority -300; policy drop; }
+    chain through { type filter hook forward priority -300; policy drop; }
 }
 table arp maglab_dark {
     chain out { type filter hook output priority 0; policy drop; }

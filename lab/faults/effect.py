@@ -23,7 +23,8 @@ class Effect:
     """Names of nodes, by what becomes of them while a fault lasts; without any, all goes on as before."""
 
     withdrawn: frozenset[str] = NOBODY  # Maglevs that no router may send to
-    apart: frozenset[tuple[str, str]] = frozenset()  # (router, Maglev): this router may not send to that Maglev
+    gone: frozenset[str] = NOBODY  # routers that nobody hears, nor sends by; and name servers
+    apart: frozenset[tuple[str, str]] = frozenset()  # (router, Maglev or router): may not send to each other
     unhealthy: frozenset[str] = NOBODY  # endpoints that no Maglev may find healthy
     drained: frozenset[str] = NOBODY  # endpoints of weight 0
     unsettled: frozenset[str] = NOBODY  # nodes that come and go, or see others do so: nothing is expected of them

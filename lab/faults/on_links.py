@@ -204,7 +204,7 @@ class LinkFaults(NodeFaults):
     def _cut(self, link: Link) -> Effect:
         """Returns what follows when packets no longer pass both ways."""
         near, far = link.near.node, link.far.node
-        if far.role == "maglev" and near.role == "router":
+        if near.role == "router" and (far.role == "maglev" or any(other.node is far for _, other in near.peers())):
             return Effect(apart=frozenset({(near.name, far.name)}))
         if far.role == "endpoint":
             return of_endpoint(self.config, far.name, far.addresses.values(), {ALL_LOST})

@@ -26,14 +26,20 @@ DOWN = (KILL, POWER_OFF)  # what `revive` undoes, and the drain of a Maglev
 DAEMONS_OF_ROLE = {"maglev": ("forwarder", "exabgp"), "endpoint": ("servers", "endpoint")}
 SERVING = {"maglev": ("forwarder",), "endpoint": ("servers", "endpoint")}  # what a freeze stops, unless it is told
 EVERYTHING = "all"
+SERVERS = ("maglev", "endpoint")
+OUTSIDE = ("router", "nameserver")  # of whom others notice only that they are gone
+MORTAL = (*SERVERS, *OUTSIDE)  # whom one can kill, or take the power of
 
 
 class NodeFaults(ConfigurationFaults):
     """What `Lab` does to nodes."""
 
     def kill(self, name: str, daemon: str | None = None) -> Fault:
-        """Kills a Maglev's or an endpoint's processes with SIGKILL, or only the daemon that is named."""
-        node = self._running_node(name)
+        """Kills a Maglev's, an endpoint's, a router's or a name server's processes with SIGKILL, or only one daemon's.
+
+        A router's kernel goes on forwarding; its neighbours hear that its sessions end, and turn away.
+        """
+        node = self._running_node(name, *MORTAL)
         daemons = self._daemons_of(node, daemon, tuple(node.daemons))
         return self._fault(
             KILL,
@@ -45,8 +51,8 @@ class NodeFaults(ConfigurationFaults):
         )
 
     def power_off(self, name: str) -> Fault:
-        """Takes a Maglev's or an endpoint's power: no goodbye, its packets just vanish."""
-        node = self._running_node(name)
+        """Takes the power of a node that one can kill: no goodbye, all packets there just vanish."""
+        node = self._running_node(name, *MORTAL)
 
         def cut() -> None:
             darkness.power_off(node)
@@ -57,7 +63,7 @@ class NodeFaults(ConfigurationFaults):
 
     def revive(self, name: str) -> None:
         """Starts a node again that was killed or powered off, or a Maglev that was drained."""
-        node = self.node(name, "maglev", "endpoint")
+        node = self.node(name, *MORTAL)
         kinds = (*DOWN, DRAIN) if node.role == "maglev" else DOWN
         self._undo_newest(name, kinds, "down")
 
@@ -160,9 +166,9 @@ class NodeFaults(ConfigurationFaults):
         """Says whether a node was killed or powered off, or is a Maglev that was drained, and so stopped."""
         return self._newest(node.name, (*DOWN, DRAIN) if node.role == "maglev" else DOWN) is not None
 
-    def _running_node(self, name: str) -> Any:
-        """Returns a Maglev or an endpoint; WrongUse if it is down, or comes and goes already."""
-        node = self.node(name, "maglev", "endpoint")
+    def _running_node(self, name: str, *roles: str) -> Any:
+        """Returns a Maglev or an endpoint, or one of the roles; WrongUse if it is down, or comes and goes already."""
+        node = self.node(name, *(roles or SERVERS))
         if self._is_down(node):
             raise WrongUse(f"{name} is down already")
         if fault := self._newest(name, (CRASH_LOOP, "flap")):
@@ -204,6 +210,8 @@ class NodeFaults(ConfigurationFaults):
         """Returns what follows when daemons of a node no longer do their work."""
         if node.role == "maglev":
             return Effect(withdrawn=frozenset({node.name}))
+        if node.role in OUTSIDE:
+            return Effect(gone=frozenset({node.name}))
         lost = {servers_lost} if "servers" in daemons else set()
         if "endpoint" in daemons and _decapsulates_itself(node):
             lost.add(DECAPSULATION_LOST)
@@ -212,6 +220,8 @@ class NodeFaults(ConfigurationFaults):
     def _out_of_reach(self, node: Any) -> Effect:
         if node.role == "maglev":
             return Effect(withdrawn=frozenset({node.name}))
+        if node.role in OUTSIDE:
+            return Effect(gone=frozenset({node.name}))
         return of_endpoint(self.config, node.name, node.addresses.values(), {ALL_LOST})
 
     def _wait_withdrawn(self, node: ConfiguredNode) -> None:
