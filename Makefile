@@ -19,9 +19,11 @@ demo:  ## Run the demonstration: a data centre that survives its load balancers 
 
 test:  ## Run all tests, or with ARGS what pytest is told (root)
 	@lab/setup/provision --for=lab
-	@if [ -n '$(ARGS)' ]; then $(python) -m pytest $(ARGS); else \
-	$(python) -m pytest -n 2 tests/unit tests/paper; pure=$$?; \
-	$(python) -m pytest tests/emulation && exit $$pure; fi
+ifneq ($(strip $(ARGS)),)
+	@$(python) -m pytest $(ARGS)
+else
+	@$(python) -m pytest -n 2 tests/unit tests/paper; status=$$?; $(python) -m pytest tests/emulation && exit $$status
+endif
 
 bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (root)
 	@lab/setup/provision --for=bench

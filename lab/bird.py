@@ -15,17 +15,18 @@ from . import fabric, netlink
 ESTABLISHED = "Established"  # BGP's word for a session that works (RFC 4271 §8.2.2)
 ANSWER_TIMEOUT_S = 1.0
 CONTROL = "bird.ctl"  # in the router's directory
-VIP_PREFIXES = {4: "192.0.2.0/24", 6: "2001:db8::/64"}  # by IP version: what routers take for VIPs unless they are told
+VIP_PREFIXES = {4: "192.0.2.0/24", 6: "2001:db8::/64"}  # what routers take for VIPs, unless they are told
 COUNTERS = "maglab"  # the table of a router's packet counters
 
 
 class LinuxRouting:
     """A router's answers; only its namespace and its directory are needed, so any process may ask."""
 
-    def __init__(self, pid: int, directory: Path, neighbours: Sequence[str],
-                 prefixes: Iterable[str] = VIP_PREFIXES.values()) -> None:  # fmt: skip
-        self._pid, self._directory, self._neighbours = pid, directory, neighbours
-        self._prefixes = list(prefixes)
+    def __init__(
+        self, pid: int, directory: Path, neighbours: Sequence[str], prefixes: Iterable[str] = VIP_PREFIXES.values()
+    ) -> None:
+        """`neighbours` are those with whom it has sessions, `prefixes` those that VIPs are in."""
+        self._pid, self._directory, self._neighbours, self._prefixes = pid, directory, neighbours, tuple(prefixes)
 
     def ecmp(self) -> dict[str, tuple[str, ...]]:
         """Returns the next hops of every VIP of both families in the kernel, in the order of addresses."""

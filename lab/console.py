@@ -50,7 +50,7 @@ GROUPS = (FAULTS, TIME, TRAFFIC, LOOK, MININET)
 KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
     "node": lambda lab: lab.wiring.names(),
     "server": lambda lab: lab.wiring.names("maglev", "endpoint"),
-    "mortal": lambda lab: lab.wiring.names("maglev", "endpoint", "router"),
+    "mortal": lambda lab: lab.wiring.names("maglev", "endpoint", "router", "nameserver"),
     "maglev": lambda lab: lab.wiring.names("maglev"),
     "endpoint": lambda lab: lab.wiring.names("endpoint"),
     "client": lambda lab: lab.wiring.names("client"),

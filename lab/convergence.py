@@ -25,6 +25,7 @@ class Expected:
 
     vips: Mapping[str, Collection[str]]  # address or prefix: names of the Maglevs that announce it
     effect: Effect = field(default_factory=Effect)  # of all faults that are open
+    backing: Mapping[str, Sequence[Collection[str]]] = field(default_factory=dict)  # VIP: its endpoints, pool by pool
 
 
 def missing(nodes: Sequence[Any], expected: Expected) -> str:
@@ -32,8 +33,8 @@ def missing(nodes: Sequence[Any], expected: Expected) -> str:
 
     All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, or
     the routers on the way to them (`fabric`), and each of these Maglevs is ready, finds exactly those living endpoints
-    healthy that its packets can come to, and has built the same lookup tables as others that find the same. Nothing is
-    asked of a node that comes and goes.
+    healthy that its packets can come to, and has built the same lookup tables as others that find the same; and name
+    servers hand out exactly the VIPs that they can reach. Nothing is asked of a node that comes and goes.
     """
     effect = expected.effect
     settled = [node for node in nodes if node.name not in effect.unsettled]
@@ -45,7 +46,8 @@ def missing(nodes: Sequence[Any], expected: Expected) -> str:
     serving = [node for node in announcing if _routers_of(node, effect)]
     living = [node for node in endpoints if node.name not in effect.unhealthy]
     drained = _addresses(node for node in endpoints if node.name in effect.drained)
-    return wrong or _wrong_views(serving, _reachable(nodes, serving, living, effect), drained, moving)
+    wrong = wrong or _wrong_views(serving, _reachable(nodes, serving, living, effect), drained, moving)
+    return wrong or _wrong_names(_of_role(settled, "nameserver"), expected, _addresses(living))
 
 
 def _of_role(nodes: Iterable[Any], role: str) -> list[Any]:
@@ -149,6 +151,33 @@ def _wrong_views(serving: Sequence[Any], reachable: Mapping[str, set[str]], drai
                 digests.setdefault((pool, frozenset(living)), set()).add(state["table_digest"])
     differing = sorted(pool for (pool, _), tables in digests.items() if len(tables) > 1)
     return f"Maglevs have different lookup tables for {', '.join(differing)}" if differing else ""
+
+
+def _wrong_names(nameservers: Sequence[Any], expected: Expected, living: set[str]) -> str:
+    """Returns which name server hands out a VIP that it cannot reach, or holds back one that serves.
+
+    Nothing is asked of VIPs behind which some pools live and some do not, nor while nodes come and go.
+    """
+    there = [node for node in nameservers if node.name not in expected.effect.gone]
+    for node in [] if expected.effect.unsettled else there:
+        known = _handed_out(node)
+        if known is None:
+            return f"{node.name}'s name server is not ready"
+        routes = {vip for _, other in node.neighbours("router") for vip in observe.ecmp(other.node)}
+        for vip, serves in known.items():
+            alive = [bool(living & set(pool)) for pool in expected.backing.get(vip, ())] if vip in routes else [False]
+            if alive and alive == [not serves] * len(alive):
+                return f"{node.name} {'hands out' if serves else 'does not hand out'} {vip}"
+    return ""
+
+
+def _handed_out(nameserver: Any) -> dict[str, bool] | None:
+    """Returns whether each VIP would be handed out, None if it is too early to say."""
+    with contextlib.suppress(ControlError):
+        status = request(nameserver.control, "GET", "/status")
+        if status["ready"]:
+            return {vip: serves for each in status["vips"].values() for vip, serves in each.items()}
+    return None
 
 
 def held_down_s(maglevs: Iterable[Any]) -> float:

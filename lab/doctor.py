@@ -82,7 +82,7 @@ GRE = (
 )
 IPV6 = "ip link set lo up && ip -6 address add 2001:db8::1/128 dev lo"
 ECMP = "sysctl -qw net.ipv4.fib_multipath_hash_policy=3 net.ipv6.fib_multipath_hash_policy=3"
-KERNEL_DATAPATH_TRIAL = "test -d /sys/module/openvswitch || modprobe -q openvswitch"
+KERNEL_DATAPATH_TRIAL = "test -d /sys/module/openvswitch || modprobe -q -n openvswitch"
 DECAPSULATION = {"kernel GRE", "TUN"}  # endpoints need one of them
 FEATURES = (
     Feature(

@@ -349,13 +349,14 @@ class Lab(Faults, Moves, Observation):
         return time.monotonic() - self._changed_at
 
     def _not_converged(self) -> str:
-        vips = {
-            str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}"): {
-                machine.name for machine in self.config.maglevs if machine.shard in vip.announced_by
-            }
-            for vip in self.config.placed_vips
-        }
-        return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected))
+        vips: dict[str, set[str]] = {}
+        backing: dict[str, list[set[str]]] = {}
+        for vip in self.config.placed_vips:
+            address = str(vip.network).removesuffix(f"/{vip.network.max_prefixlen}")
+            announcing = {each.name for each in self.config.maglevs if each.shard in vip.announced_by}
+            vips[address] = vips.get(address, set()) | announcing  # anycast has several shards
+            backing.setdefault(address, []).append({str(each.address) for each in self.config.vip_members(vip)})
+        return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected, backing))
 
 
 def _check_namespaces() -> None:

@@ -178,6 +178,13 @@ class LabNode(Node):  # type: ignore[misc]
         self.daemons[name] = started
         return started
 
+    def start_fork(self, name: str, arguments: Sequence[str]) -> None:
+        """Starts a daemon on this node as a fork of the lab's nursery; its output goes to NAME.log."""
+        log = self.directory / f"{name}.log"
+        daemon = nursery_of(self.site).start(arguments, self._daemon_environment, self.pid, log)
+        self.site.enter(Process.of(daemon.pid, f"{self.name}: {name}"))
+        self.daemons[name] = daemon
+
     def start_piped(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Starts a process on this node that is spoken to through pipes; its complaints go to NAME.log."""
         with open(self.directory / f"{name}.log", "ab") as log:
@@ -456,13 +463,6 @@ class ConfiguredNode(LabNode):
         """Starts a daemon of `python -m maglev` on this node, as a fork of the lab's nursery."""
         arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
         self.start_fork(command, [command, *arguments])
-
-    def start_fork(self, name: str, arguments: Sequence[str]) -> None:
-        """Starts a daemon on this node as a fork of the lab's nursery; its output goes to NAME.log."""
-        log = self.directory / f"{name}.log"
-        daemon = nursery_of(self.site).start(arguments, self._daemon_environment, self.pid, log)
-        self.site.enter(Process.of(daemon.pid, f"{self.name}: {name}"))
-        self.daemons[name] = daemon
 
 
 class Maglev(ConfiguredNode):

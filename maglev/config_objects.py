@@ -130,14 +130,14 @@ class Config(ConfigObject):
     def sharing_addresses_with(self, name: str) -> frozenset[str]:
         """Returns the names of a VIP and of all that share an address with it, or with one that does.
 
-        Routers know addresses only: what becomes of one of them becomes of them all.
+        Routers know addresses only: what becomes of one of them becomes of them all, but for anycast in other shards.
         """
         names: set[str] = set()
         more = {name}
         while more != names:
             names = more
-            networks = {vip.network for vip in self.placed_vips if vip.name in names}
-            more = {vip.name for vip in self.placed_vips if vip.network in networks}
+            places = {(vip.network, vip.held_in) for vip in self.placed_vips if vip.name in names}
+            more = {vip.name for vip in self.placed_vips if (vip.network, vip.held_in) in places}
         return frozenset(names)
 
     def pool_members(self, pool_name: str) -> tuple[Member, ...]:

@@ -77,7 +77,11 @@ def maglev_addresses_are_unique(draft: Draft) -> Iterator[Finding]:
 
 
 def vips_are_unique(draft: Draft) -> Iterator[Finding]:
-    found = ((path, f"{vip.shown} {vip.protocol_shown} {vip.port}") for path, vip in draft.placed_vips)
+    """Anycast has the same again in another shard."""
+    found = (
+        (path, f"{vip.shown} {vip.protocol_shown} {vip.port}{f' of {vip.held_in}' if vip.held_in else ''}")
+        for path, vip in draft.placed_vips
+    )
     complained = set()
     for finding in _repeated(found, "an address, protocol and port that no other VIP has"):
         if finding[0] not in complained:  # once, however many prefixes its group has
@@ -176,21 +180,27 @@ def vips_name_each_shard_once(draft: Draft) -> Iterator[Finding]:
 
 
 def vips_of_an_address_share_their_shards(draft: Draft) -> Iterator[Finding]:
-    """Routers know addresses, not ports: they would spread each VIP over the Maglevs of both."""
+    """Routers know addresses, not ports: they would spread each VIP over the Maglevs of both.
+
+    Which is what anycast is for; then all VIPs of the address are.
+    """
     first: dict[Hashable, tuple[str, Vip]] = {}
     complained = set()
     for path, vip in draft.placed_vips:
-        other_path, other = first.setdefault(vip.network, (path, vip))
-        for field in SHARD_FIELDS:
-            own, theirs = getattr(vip, field), getattr(other, field)
-            if own != theirs and (path, field) not in complained:  # once, however many prefixes its group has
-                complained.add((path, field))
-                allowed = f"what {other_path} says, which has the same address {other.shown}: {_said(theirs)}"
-                yield f"{path}.{field}", _said(own), allowed
+        for key, fields in ((vip.network, ("anycast",)), ((vip.network, vip.held_in), SHARD_FIELDS)):
+            other_path, other = first.setdefault(key, (path, vip))
+            for field in fields:
+                own, theirs = getattr(vip, field), getattr(other, field)
+                if own != theirs and (path, field) not in complained:  # once, however many prefixes its group has
+                    complained.add((path, field))
+                    allowed = f"what {other_path} says, which has the same address {other.shown}: {_said(theirs)}"
+                    yield f"{path}.{field}", _said(own), allowed
 
 
-def _said(shards: str | tuple[str, ...]) -> str:
-    return shards if isinstance(shards, str) else f"[{', '.join(shards)}]"
+def _said(value: str | bool | tuple[str, ...]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else f"[{', '.join(value)}]"
 
 
 def addresses_belong_to_machines(draft: Draft) -> Iterator[Finding]:

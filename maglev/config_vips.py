@@ -67,6 +67,7 @@ class Vip(ConfigObject):
     """A virtual address or prefix, protocol and port that the Maglevs of a shard serve from a pool (§4.2).
 
     While it moves to another shard, both serve it: `maglev.moving` says in which order.
+    An `anycast` one shares its address with VIPs of other shards, which may be elsewhere and have other endpoints.
     One of a prefix group has a suffix instead of an address, until it is `config_prefixes.placed`.
     """
 
@@ -94,6 +95,10 @@ class Vip(ConfigObject):
     shard: Name = Field(default="default", description=A_NAME)
     also_announced_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
     also_served_by: tuple[Name, ...] = Field(default=(), description=SHARDS)
+    anycast: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="true, for a VIP that stays in its shard while others announce its address too, or false",
+    )
     affinity: Literal["connection", "client"] = Field(default="connection", description="connection or client")
     idle_timeout_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds, a number above 0, at most the connection table's idle_timeout_s"
@@ -168,6 +173,13 @@ class Vip(ConfigObject):
             raise ValueError(f"0, or no port at all: Maglev looks for ports in tcp and udp only, not in {protocol}")
         return port
 
+    @field_validator("anycast")
+    @classmethod
+    def _anycast_stays(cls, anycast: bool, info: ValidationInfo) -> bool:
+        if anycast and (info.data.get("also_announced_by") or info.data.get("also_served_by")):
+            raise ValueError("false for a VIP that moves: anycast is one VIP in each shard")
+        return anycast
+
     @field_validator("quic_cid")
     @classmethod
     def _quic_suits_protocol(cls, cid: QuicCid | None, info: ValidationInfo) -> QuicCid | None:
@@ -216,6 +228,11 @@ class Vip(ConfigObject):
             raise ValueError(f"{self.name} has an address in each prefix of the group {self.prefix_group}")
         length = self.address.max_prefixlen if self.prefix_length is None else self.prefix_length
         return ip_network((self.address, length))
+
+    @property
+    def held_in(self) -> str | None:
+        """The shard to which its address belongs; None, if that is one shard's, whichever that is now."""
+        return self.shard if self.anycast else None
 
     @property
     def shown(self) -> str:

@@ -49,11 +49,13 @@ class _Place(NamedTuple):
 def next_step(document: Mapping[str, Any], config: Config, vip: str, to: str) -> Step | None:
     """Returns what comes next on a VIP's way to a shard, None if it is that shard's alone.
 
-    `config` is what `document` says. MaglevError for a VIP or a shard that there is not.
+    `config` is what `document` says. MaglevError for a VIP or a shard that there is not, or for an anycast VIP.
     """
     wanted = next((each for each in config.vips if each.name == vip), None)
     if wanted is None:
         raise MaglevError(f"there is no VIP {vip!r}; there are {', '.join(each.name for each in config.vips)}")
+    if wanted.anycast:
+        raise MaglevError(f"{vip} is anycast, which does not move: give shard {to} a VIP of its own at {wanted.shown}")
     shards = sorted({machine.shard for machine in config.maglevs})
     if to not in shards:
         raise MaglevError(f"no Maglev serves a shard {to!r}; there are {', '.join(shards)}")

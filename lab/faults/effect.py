@@ -23,7 +23,7 @@ class Effect:
     """Names of nodes, by what becomes of them while a fault lasts; without any, all goes on as before."""
 
     withdrawn: frozenset[str] = NOBODY  # Maglevs that no router may send to
-    gone: frozenset[str] = NOBODY  # routers that nobody hears, nor sends by
+    gone: frozenset[str] = NOBODY  # routers that nobody hears, nor sends by; and name servers
     apart: frozenset[tuple[str, str]] = frozenset()  # (router, Maglev or router): may not send to each other
     unhealthy: frozenset[str] = NOBODY  # endpoints that no Maglev may find healthy
     drained: frozenset[str] = NOBODY  # endpoints of weight 0

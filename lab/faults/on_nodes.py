@@ -27,14 +27,15 @@ DAEMONS_OF_ROLE = {"maglev": ("forwarder", "exabgp"), "endpoint": ("servers", "e
 SERVING = {"maglev": ("forwarder",), "endpoint": ("servers", "endpoint")}  # what a freeze stops, unless it is told
 EVERYTHING = "all"
 SERVERS = ("maglev", "endpoint")
-MORTAL = (*SERVERS, "router")  # whom one can kill, or take the power of
+OUTSIDE = ("router", "nameserver")  # of whom others notice only that they are gone
+MORTAL = (*SERVERS, *OUTSIDE)  # whom one can kill, or take the power of
 
 
 class NodeFaults(ConfigurationFaults):
     """What `Lab` does to nodes."""
 
     def kill(self, name: str, daemon: str | None = None) -> Fault:
-        """Kills a Maglev's, an endpoint's or a router's processes with SIGKILL, or only the daemon that is named.
+        """Kills a Maglev's, an endpoint's, a router's or a name server's processes with SIGKILL, or only one daemon's.
 
         A router's kernel goes on forwarding; its neighbours hear that its sessions end, and turn away.
         """
@@ -50,7 +51,7 @@ class NodeFaults(ConfigurationFaults):
         )
 
     def power_off(self, name: str) -> Fault:
-        """Takes a Maglev's, an endpoint's or a router's power: no goodbye, all packets there just vanish."""
+        """Takes the power of a node that one can kill: no goodbye, all packets there just vanish."""
         node = self._running_node(name, *MORTAL)
 
         def cut() -> None:
@@ -209,7 +210,7 @@ class NodeFaults(ConfigurationFaults):
         """Returns what follows when daemons of a node no longer do their work."""
         if node.role == "maglev":
             return Effect(withdrawn=frozenset({node.name}))
-        if node.role == "router":
+        if node.role in OUTSIDE:
             return Effect(gone=frozenset({node.name}))
         lost = {servers_lost} if "servers" in daemons else set()
         if "endpoint" in daemons and _decapsulates_itself(node):
@@ -219,7 +220,7 @@ class NodeFaults(ConfigurationFaults):
     def _out_of_reach(self, node: Any) -> Effect:
         if node.role == "maglev":
             return Effect(withdrawn=frozenset({node.name}))
-        if node.role == "router":
+        if node.role in OUTSIDE:
             return Effect(gone=frozenset({node.name}))
         return of_endpoint(self.config, node.name, node.addresses.values(), {ALL_LOST})
 

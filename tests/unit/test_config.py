@@ -38,7 +38,7 @@ SOUND = {
     ],
     "forwarder": {"engine": "socket", "table_size": 7, "connection_table": {"capacity": 100}},
 }
-MISSING = object()
+MISSING = "left out"
 BOTH_FAMILIES = {"maglevs[0].address6": "fd00::1:1", "maglevs[1].address6": "fd00::1:2"}
 
 

@@ -83,7 +83,9 @@ def test_a_switch_that_does_not_answer_is_named(tmp_path, answers, said):
 
         def serve():
             with listening.accept()[0] as conversation:
-                conversation.recv(1 << 16)
+                asked = len(openflow.message(openflow.HELLO, 1) + openflow.question(openflow.FLOW_DESC, 1))
+                while asked > 0:  # the first question whole, or the switch would be gone while it is being asked
+                    asked -= len(conversation.recv(asked))
                 for answer in answers:
                     conversation.sendall(answer)
                 while answers and conversation.recv(1 << 16):  # until it has had enough of us

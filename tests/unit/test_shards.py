@@ -9,9 +9,10 @@ from forwarders import ENDPOINTS, PEERS, as_frame, decided, inner, reference, te
 from frames import VIP, fragments, udp
 
 from maglev import config
-from maglev.errors import ConfigError, Reason
+from maglev.errors import ConfigError, MaglevError, Reason
 from maglev.flow import pack_address
 from maglev.health import Plan
+from maglev.moving import next_step
 from maglev.selection import MapBuilder
 from topologies.sharded import Sharded, cluster
 
@@ -96,6 +97,41 @@ def test_vips_of_one_address_have_one_place(place, field, value, allowed):
     document["vips"].append({**document["vips"][0], "name": "more", "port": 54, **place})
     said = f"what vips[0] says, which has the same address {VIP}: {allowed}"
     assert refusals(document) == [(f"vips[2].{field}", value, said)]
+
+
+def anycast(**place):
+    """The VIP of shard a, and one of shard b at the same address, which is served from elsewhere."""
+    document = site(anycast=True)
+    document["vips"].append({**document["vips"][0], "name": "dns-b", "pool": "spare", "shard": "b", **place})
+    return document
+
+
+def test_anycast_has_the_same_address_in_several_shards_each_with_endpoints_of_its_own():
+    found = read(anycast())
+    assert [[vip.name for vip in found.vips_of(shard)] for shard in "ab"] == [["dns"], ["dns-b", "other"]]
+    assert found.sharing_addresses_with("dns") == {"dns"}
+    maps = [MapBuilder().build(found, shard, lambda member: True) for shard in "ab"]
+    assert [sorted(each.pools) for each in maps] == [["web"], ["spare"]]
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "value", "allowed"),
+    [
+        ({"anycast": False}, ".anycast", "false", f"what vips[0] says, which has the same address {VIP}: true"),
+        ({"shard": "a"}, "", f"{VIP} udp 53 of a", "an address, protocol and port that no other VIP has; "
+         "vips[0] has this one"),
+        ({"also_served_by": ["a"]}, ".anycast", True, "false for a VIP that moves: anycast is one VIP in each shard"),
+    ],
+)  # fmt: skip
+def test_anycast_that_makes_no_sense_is_refused(place, field, value, allowed):
+    document = anycast(**place)
+    assert refusals(document) == [(f"vips[2]{field}", value, allowed)]
+
+
+def test_anycast_does_not_move():
+    document = anycast()
+    with pytest.raises(MaglevError, match="dns is anycast, which does not move: give shard b a VIP of its own at"):
+        next_step(document, read(document), "dns", "b")
 
 
 def test_a_shard_that_a_vip_moves_to_must_reach_its_endpoints():
