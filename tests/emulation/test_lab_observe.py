@@ -91,6 +91,8 @@ def test_a_recording_tells_the_run_and_costs_little(lab, tmp_path):
         wait_until(lambda: "" if recording.looks >= 2 else "no looks yet", TIMEOUT_S, "a look")
         with lab.kill("m1"):
             settle(lab, conns)
+            before = recording.looks
+            wait_until(lambda: "" if recording.looks >= before + 2 else "none yet", TIMEOUT_S, "a look without m1")
         settle(lab, conns)
         wait_until(lambda: "" if recording.looks >= 6 else f"{recording.looks} looks", TIMEOUT_S, "six looks")
         recording.stop()
