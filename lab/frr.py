@@ -1,7 +1,8 @@
 """A router that runs FRR instead of BIRD: zebra, bgpd and bfdd in its namespace, with their sockets in its directory.
 
-Its operators know its console: `r1 vtysh` in the lab's console. All else is as with BIRD (`lab.nodes.Router`): the same
-sessions, filters and equal paths, so whoever asks a router need not know which. No service of the machine is used.
+Its operators know its console: `r1 vtysh --vty_socket /run/maglab/ID/r1` in the lab's console. All else is as with BIRD
+(`lab.nodes.Router`): the same sessions, filters and equal paths, so whoever asks a router need not know which. No
+service of the machine is used.
 
 Only the standard library, Mininet and YAML, as all that nodes use.
 """
