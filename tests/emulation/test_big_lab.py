@@ -12,7 +12,8 @@ from lab import Lab
 from lab.inventory import TICKS_A_SECOND, standing
 
 SIZE = {"maglevs": 8, "endpoints": 32, "clients": 8, "routers": 4}
-START_S, IDLE_CORES, MEMORY_BYTES = 20.0, 0.5, 2e9
+START_S, MEMORY_BYTES = 20.0, 2e9
+IDLE_CORES = 1.0  # half of that on two cores of 2023; a slower machine, or one that others use, may take more
 WINDOW_S, TRIES = 5.0, 3
 QUIET_CORES = 0.5  # others that use more take caches and shared units from us: the same work costs more time
 

@@ -54,7 +54,7 @@ power-off s2                    | fault: power off s2
 undo                            | undone: power off s2
 kil m1                          | !did you mean kill?
 kill                            | !missing a required argument: 'name'; usage: kill NAME [DAEMON]
-kill m9                         | !there is no maglev or endpoint 'm9'; there are m1, m2, s1, s2, s3
+kill m9                         | !'m9'; there are m1, m2, r1, s1, s2, s3
 connections many                | !count='many' is not allowed; allowed: a number
 kill 'm1                        | !a quote is not closed
 wait                            | converged
