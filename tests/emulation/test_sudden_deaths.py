@@ -1,6 +1,6 @@
 """Labs die at random moments, in whole or in part: after `maglab clean` the machine is as it was.
 
-Six moments by default; MAGLAB_DEATHS=20 tries as many as that, MAGLAB_SEED=N others. Next to all of them runs a plain
+Four moments by default; MAGLAB_DEATHS=20 tries as many as that, MAGLAB_SEED=N others. Next to all of them runs a plain
 Mininet of somebody else, which notices nothing.
 """
 
@@ -24,7 +24,7 @@ from commands import lab_of, maglab, read_until, started
 from lab.site import RUN_DIRECTORY, Process, Site, sites
 from lab.waiting import wait_until
 
-MOMENTS, SEED = int(os.environ.get("MAGLAB_DEATHS", "6")), int(os.environ.get("MAGLAB_SEED", "2016"))
+MOMENTS, SEED = int(os.environ.get("MAGLAB_DEATHS", "4")), int(os.environ.get("MAGLAB_SEED", "2016"))
 TIMEOUT_S = 30.0
 STARTED = 27  # entries of the ledger when the lab below has started everything
 VICTIMS = ("owner", "nursery", "daemons", "everything")
