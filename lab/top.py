@@ -9,7 +9,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from rich.console import Console, Group
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from .errors import Terminated
 from .site import Site
+from .top_counters import page
 from .top_look import Look, Watcher
 from .top_picture import KEYS, SORTS, Line, picture
 
@@ -33,6 +34,7 @@ class State:
     sort: str = SORTS[0]
     paused: bool = False
     over: bool = False
+    counting: bool = False  # shows the page of counters
 
 
 def pressed(state: State, key: str) -> State:
@@ -41,6 +43,8 @@ def pressed(state: State, key: str) -> State:
         return replace(state, over=True)
     if key in ("p", " "):
         return replace(state, paused=not state.paused)
+    if key == "c":
+        return replace(state, counting=not state.counting)
     if key == "s":
         return replace(state, sort=SORTS[(SORTS.index(state.sort) + 1) % len(SORTS)])
     return state
@@ -60,16 +64,21 @@ def run(site: Site) -> None:
 def _show(watcher: Watcher) -> None:
     console = Console(highlight=False)
     before = now = watcher.look()
+    counted: dict[str, str | None] = {}  # metrics, only while they are shown: they are long
     with _keys() as keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         state, next_look = State(), time.monotonic() + FIRST_REFRESH_S
         while not state.over:
-            live.update(_drawn(console, before, now, state), refresh=True)
+            drawn = _counters(console, counted, now) if state.counting else _drawn(console, before, now, state)
+            live.update(drawn, refresh=True)
             if select.select([keyboard], [], [], max(0.0, next_look - time.monotonic()))[0]:
-                state = pressed(state, os.read(keyboard, 1).decode("ascii", "replace"))
+                state, was = pressed(state, os.read(keyboard, 1).decode("ascii", "replace")), state
+                if state.counting and not was.counting:
+                    counted = watcher.counters()
                 continue
             next_look = time.monotonic() + REFRESH_S
             if not state.paused:
                 before, now = now, watcher.look()
+                counted = watcher.counters() if state.counting else {}
 
 
 def once(site: Site) -> str:
@@ -84,6 +93,11 @@ def once(site: Site) -> str:
 def _drawn(console: Console, before: Look, now: Look, state: State) -> Group:
     width, height = console.size
     return Group(*map(_text, picture(before, now, width, height, state.sort, state.paused)))
+
+
+def _counters(console: Console, counted: Mapping[str, str | None], now: Look) -> Group:
+    names = {address: node.name for node in now.wiring.nodes for address in node.addresses}
+    return Group(*map(_text, page(counted, names, *console.size)))
 
 
 def _text(line: Line) -> Text:

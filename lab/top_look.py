@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from maglev.engine.control import ControlError, text
+
 from . import frr, observe, timeline, wiring
 from .bird import LinuxRouting
 from .errors import LabError
@@ -100,6 +102,16 @@ class Watcher:
             self._meter.read(processes(self._shells)),
             events(self._site.directory / timeline.FILE),
         )
+
+    def counters(self) -> dict[str, str | None]:
+        """Returns the metrics of each Maglev, as text; None of one that does not answer."""
+        return {name: self._metrics(name) for name in self._wiring.names("maglev")}
+
+    def _metrics(self, name: str) -> str | None:
+        try:
+            return text(self._site.directory / name / "control.sock", "/metrics")
+        except ControlError:
+            return None
 
     def _maglev(self, name: str) -> MaglevLook:
         view = observe.maglev_view(self._site.directory / name / "control.sock")

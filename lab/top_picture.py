@@ -13,7 +13,7 @@ from .top_look import Look, MaglevLook
 
 NEEDS = (80, 20)  # columns and rows
 SORTS = ("name", "packets", "drops")
-KEYS = "q quits   p pauses   s sorts"
+KEYS = "q quits   p pauses   s sorts   c counters"
 STYLES = {
     "serving": "green", "up": "green", "draining": "yellow", "drained": "yellow", "not ready": "yellow",
     "no session": "yellow", "down": "bold red",

@@ -216,3 +216,17 @@ def request(path: Path, method: str, target: str, timeout_s: float = 1.0, body: 
     """Returns the document that a control socket answers with; ControlError if it does not, or if it refuses."""
     with contextlib.closing(Client(path, timeout_s)) as client:
         return client.request(method, target, body)
+
+
+def text(path: Path, target: str, timeout_s: float = 1.0) -> str:
+    """Returns the plain text that a control socket answers with; ControlError if it does not."""
+    with contextlib.closing(_UnixConnection(path, timeout_s)) as connection:
+        try:
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            body = answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise ControlError(f"{path} does not answer: {error}") from None
+    if answer.status != 200:
+        raise ControlError(body)
+    return body

@@ -20,7 +20,7 @@ LEAST_PACKETS_PER_S = (
 def top(lab):
     """`maglab top`, with its first picture drawn."""
     with Terminal([*MAGLAB, "top", "--lab", lab.id]) as terminal:
-        terminal.wait_for("Maglev", "m1", "endpoint", "s4")
+        terminal.wait_for("Maglev", "m1", "endpoint", "s4", "q quits")
         yield terminal
 
 
@@ -87,6 +87,29 @@ def test_the_picture_fits_the_terminal_and_every_key_does_what_it_says(top):
     top.wait_for("PAUSED")
     top.type("p")
     top.wait_until(lambda: "PAUSED" not in top.lines[0], "no PAUSED")
+
+
+def test_counters_are_those_of_the_metrics(lab, top):
+    def number(label):
+        """What m1's column says, and the others'."""
+        line = next((line for line in top.lines if line.startswith(label)), "")
+        return [int(word.replace(",", "")) for word in line.removeprefix(label).split()]
+
+    def generations():
+        return [lab.snapshot().maglevs[name].status["generation"] for name in lab.maglevs]
+
+    top.type("c")
+    top.wait_for("what Maglevs have counted", "configuration generation", "table: hits")
+    top.wait_until(lambda: number("configuration generation") == generations(), "each Maglev's generation")
+    top.resize(100, 60)
+    with lab.connections(10), lab.traffic.syn_flood("www", rate_pps=50, seconds=1) as flood:
+        flood.wait()
+        top.wait_for("vip echo: packets", "vip www: bytes", "pool web: packets", "backend s1: packets")
+        seen = [lab.snapshot().maglevs[name].statistics["vips"] for name in lab.maglevs]
+        told = [sum(each["packets"] for each in vips if each["vip"] == "www") for vips in seen]
+        top.wait_until(lambda: number("vip www: packets") >= told, "the packets of www")
+    top.type("c")
+    top.wait_for("endpoint", "s4")
 
 
 @pytest.mark.parametrize("key", ["q", "\x03"], ids=["q", "Ctrl-C"])
