@@ -49,19 +49,22 @@ class RouteFaults(LinkFaults):
             REMOVE_NEXT_HOP, where, lambda: node.tell_sessions(maglev, "enable"), do=remove, effect=effect
         )
 
-    def spray_fragments(self, router: str) -> Fault:
-        """Has a router deal fragments to VIPs out over its Maglevs, as one does that hashes them by what each shows."""
+    def spray_fragments(self, router: str, maglevs: Sequence[str] = ()) -> Fault:
+        """Has a router deal fragments to VIPs out over Maglevs, as one does that hashes them by what each shows.
+
+        They go to all Maglevs behind it, or those named, whether these serve or not: BGP is not asked.
+        """
         node = self.node(router, "router")
         if self._newest(router, (SPRAY_FRAGMENTS,)):
             raise WrongUse(f"{router} sprays fragments already")
         if not node.hashes_fragments_alike:
             raise WrongUse(f"{router} hashes each fragment by what it shows already: it is a switch, not Linux")
-        maglevs = [end.node.name for _, end in node.neighbours("maglev")]
+        chosen = list(maglevs) or [end.node.name for _, end in node.neighbours("maglev")]
         return self._fault(
             SPRAY_FRAGMENTS,
             router,
-            lambda: spraying.end(node, len(maglevs)),
-            do=lambda: spraying.begin(node, maglevs),
+            lambda: spraying.end(node, len(chosen)),
+            do=lambda: spraying.begin(node, chosen),
         )
 
     def add_next_hop(self, router: str, maglev: str) -> None:
