@@ -95,16 +95,10 @@ class EndpointDaemon:
             exposed = MetricsServer(self._own, self._config.metrics.port, exposition)
             undo.callback(exposed.close)
             threading.Thread(target=self._let_go_in_time, name="lingering", daemon=True).start()
-            self._start_watching()
+            self._watch.start()
             server.start()
             exposed.start()
             self._delivery.run()
-
-    def _start_watching(self) -> None:
-        try:
-            self._watch.start()
-        except OSError as error:
-            self._watch_ended(error)
 
     def _watch_ended(self, error: OSError) -> None:
         self._say(f"{self._file} is not watched: {error.strerror or error}; reload it by SIGHUP")

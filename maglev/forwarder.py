@@ -98,16 +98,10 @@ class ForwarderDaemon:
             self._adopt(self._config)
             undo.callback(self._prober.stop)
             self._prober.start()
-            self._start_watching()
+            self._watch.start()
             server.start()
             exposed.start()
             self._engine.run()
-
-    def _start_watching(self) -> None:
-        try:
-            self._watch.start()
-        except OSError as error:
-            self._watch_ended(error)
 
     def _watch_ended(self, error: OSError) -> None:
         machine.say(f"{self._name}: {self._file} is not watched: {error.strerror or error}; reload it by SIGHUP")

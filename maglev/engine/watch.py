@@ -32,7 +32,7 @@ class FileWatch:
     """Calls `on_change` when a file has changed, has gone or is there again; from a thread of its own.
 
     Counts from when it was made: whoever reads the file after that, and then calls `start`, misses nothing. `on_end`
-    is called, with the reason, if watching becomes impossible.
+    is called, with the reason, if watching is impossible, as when the machine has no watches left, or becomes so.
     """
 
     def __init__(self, file: Path, on_change: Callable[[], None], on_end: Callable[[OSError], None]) -> None:
@@ -45,14 +45,21 @@ class FileWatch:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
 
     def start(self) -> None:
-        """Starts to watch; OSError if that is not possible, as when the machine has no watches left."""
+        """Starts to watch."""
+        try:
+            self._open()
+        except OSError as error:
+            self._on_end(error)
+        else:
+            self._thread.start()
+
+    def _open(self) -> None:
         self._inotify = INotify()
         try:
             self._follow()
         except OSError:
             self._inotify.close()
             raise
-        self._thread.start()
 
     def close(self) -> None:
         """Ends watching."""
