@@ -14,9 +14,9 @@ Route = IPv4Network | IPv6Network  # a host route, /32 or /128, or a prefix
 
 
 def wanted(status: Mapping[str, Any] | None) -> frozenset[Route]:
-    """Returns the routes to announce, given a forwarder's status document, or None where it did not answer.
+    """Returns the routes to announce, given what a forwarder says of its readiness, or None where it did not answer.
 
-    One route for each VIP's address or prefix, however many VIPs share it. No routes unless the status says `ready`
+    One route for each VIP's address or prefix, however many VIPs share it. No routes unless it says `ready`
     and not `draining`; an answer that cannot be understood does not say so.
     """
     if not status or status.get("ready") is not True or status.get("draining") is not False:

@@ -19,7 +19,7 @@ from . import announcements as bgp
 from .engine.control import Client, ControlError
 from .errors import MaglevError
 
-POLL_S = 0.1
+POLL_S = 0.15
 RETRY_S = 1.0
 FORWARDER_SILENCE_S = 0.6  # one that takes longer to answer is frozen: its VIPs are to be gone within a second
 ACKNOWLEDGEMENT_S = 5.0
@@ -84,7 +84,7 @@ def _follow(speaker: ExaBgp, control: Path, name: str) -> None:
     announced: frozenset[bgp.Route] = frozenset()
     client = Client(control, FORWARDER_SILENCE_S)
     while speaker.alive:
-        wanted = bgp.wanted(_status(client))
+        wanted = bgp.wanted(_readiness(client))
         if wanted != announced:
             announced = _bring_into_step(speaker, name, announced, wanted)
         time.sleep(POLL_S)
@@ -102,8 +102,8 @@ def _bring_into_step(
     return wanted
 
 
-def _status(client: Client) -> dict[str, Any] | None:
+def _readiness(client: Client) -> dict[str, Any] | None:
     try:
-        return client.request("GET", "/status")
+        return client.request("GET", "/readiness")
     except ControlError:
         return None

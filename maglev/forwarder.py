@@ -130,6 +130,7 @@ class ForwarderDaemon:
     def _routes(self) -> Routes:
         return {
             "GET /status": self.status,
+            "GET /readiness": self.readiness,
             "GET /statistics": self.statistics,
             "GET /tables": self.tables,
             "GET /config": lambda: self._config.model_dump(mode="json", exclude_none=True),
@@ -142,17 +143,25 @@ class ForwarderDaemon:
     def _takers(self) -> Takers:
         return {"PUT /config": self.push, "POST /drain": self.drain}
 
-    def status(self) -> dict[str, Any]:
-        """Returns the document by which the controller decides, and everything that a person asks first."""
-        vips = self._config.vips_of(self._maglev.shard)
+    def readiness(self) -> dict[str, Any]:
+        """Returns the document by which the controller decides: it asks often, so this is short."""
+        shard = self._maglev.shard
         stuck = self._pulse.stuck(self._engine.beats, time.monotonic())
+        return {
+            "ready": self._prober.complete and not stuck,
+            "stuck_packet_threads": stuck,
+            "draining": self._draining,
+            "vips": sorted({vip.shown for vip in self._config.vips_of(shard) if shard in vip.announced_by}),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Returns everything that a person asks first."""
+        vips = self._config.vips_of(self._maglev.shard)
         return {
             "maglev": self._name,
             "addresses": [str(address) for address in self._maglev.addresses],
             "shard": self._maglev.shard,
-            "ready": self._prober.complete and not stuck,
-            "stuck_packet_threads": stuck,
-            "draining": self._draining,
+            **self.readiness(),
             "generation": self._generation,
             "config": {"file": str(self._file), "served": self._source, "refused": self._refusal},
             "uptime_s": round(time.monotonic() - self._started, 3),
@@ -160,7 +169,6 @@ class ForwarderDaemon:
             "engine_detail": self._engine.detail,
             "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
-            "vips": sorted({vip.shown for vip in vips if self._maglev.shard in vip.announced_by}),
             **self._living_maglevs(),
             "pools": {
                 pool: self._pool_status(pool) for pool in dict.fromkeys(pool for vip in vips for pool in vip.pools)

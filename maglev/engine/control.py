@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "local"  # a Unix socket's client has no address
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged: the controller asks ten times a second."""
+        """Requests are not logged: the controller asks several times a second."""
 
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

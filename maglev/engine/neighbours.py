@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -29,7 +30,8 @@ from pyroute2.netlink.rtnl import (
 from ..flow import V4_MAPPED
 from .routes import Hop, next_hops
 
-REFRESH_S = 2.0  # how often each next hop is called to the kernel's mind
+REFRESH_S = 2.0  # how often each next hop without a usable address is called to the kernel's mind
+ROUNDS = 5  # of these, one is for all: it costs more than anything else here while nothing happens
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = b"\x08\x00", b"\x86\xdd"
 NTF_USE = 0x01  # linux/neighbour.h: treat this entry as used, so resolve or confirm it
 NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
@@ -141,7 +143,7 @@ class Neighbours:
         Routes are one for each endpoint, next hops few: to ask for all routes again and again would hold up packets.
         """
         assert self._routes_changed is not None
-        while True:
+        for turn in itertools.count():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._routes_changed.wait(), REFRESH_S)
             if self._routes_changed.is_set():
@@ -150,7 +152,8 @@ class Neighbours:
                 self._hops = next_hops(targets)
                 self._publish()
             for hop in set(self._hops.values()):
-                await _use(queries, hop)
+                if turn % ROUNDS == 0 or hop not in self._theirs:
+                    await _use(queries, hop)
 
     def _publish(self, anyway: bool = False) -> None:
         headers = {

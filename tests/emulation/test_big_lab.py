@@ -13,8 +13,7 @@ from lab.inventory import TICKS_A_SECOND, standing
 
 SIZE = {"maglevs": 8, "endpoints": 32, "clients": 8, "routers": 4}
 START_S, MEMORY_BYTES = 20.0, 2e9
-IDLE_CORES = 0.5  # what it should take
-MOST_CORES = 1.0  # what it took before that was looked at: never again
+IDLE_CORES = 0.5
 WINDOW_S, TRIES = 5.0, 3
 QUIET_CORES = 0.5  # others that use more take caches and shared units from us: the same work costs more time
 
@@ -53,7 +52,6 @@ def test_it_is_up_and_converged_soon(big):
     assert all(set(router.sessions.values()) == {"Established"} for router in snapshot.routers.values())
 
 
-@pytest.mark.xfail(reason="a quiet machine with two cores had 0.52 to 0.60 of one used: by controllers and ExaBGP")
 def test_it_idles_under_half_a_core(big):
     seen = []
     while len(seen) < TRIES and min(seen, default=(IDLE_CORES, 0))[0] >= IDLE_CORES:
@@ -62,11 +60,6 @@ def test_it_idles_under_half_a_core(big):
     if used >= IDLE_CORES and others > QUIET_CORES:
         pytest.skip(f"others use {others:.2f} processors, which makes ours slower: {used:.2f} used while idle")
     assert used < IDLE_CORES, f"processors used while idle, and by others: {seen}"
-
-
-def test_it_idles_under_a_core(big):
-    used, others = cores_of(big.site, WINDOW_S)
-    assert used < MOST_CORES, f"{used:.2f} processors used while idle, {others:.2f} by others"
 
 
 def test_it_shares_its_memory(big):
