@@ -487,7 +487,7 @@ class Maglev(ConfiguredNode):
             "exabgp_api_cli": "false",
             "exabgp_log_destination": "stderr",
             "exabgp_tcp_attempts": "0",
-            "exabgp_reactor_speed": "10",  # it looks about every 100 ms, not 10, when nothing comes: a lab has many of it
+            "exabgp_reactor_speed": "10",  # it looks every 100 ms, not 10, when nothing comes: a lab has many of it
         }
         self.start("exabgp", [exabgp, "server", str(self.directory / "exabgp.conf")], **environment)
 
