@@ -142,8 +142,9 @@ def _run(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: 
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as pipe:
-            ready = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
-            result = None if ready is None else _read(pipe, ready.partition(b"\n")[2], criterion.seconds)
+            result = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
+            if result is not None and result.startswith(b"\n"):  # all is ready; else it could not even begin
+                result = _read(pipe, result[1:], criterion.seconds)
         if result is None:
             return b"", TIMED_OUT
         return result, "" if result else _end_of(process)
