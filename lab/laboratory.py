@@ -69,8 +69,9 @@ class Lab(Faults, Moves, Observation):
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
     `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
-    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `pcap` names a
-    directory for captures of all links, from the first packet on. `progress` is told, in a few words, what is done.
+    stand in the place of a module's, named as the key: one of `maglev`, in all daemons of the lab, or of `lab.sdn`, in
+    controllers. `pcap` names a directory for captures of all links, from the first packet on. `progress` is told, in a
+    few words, what is done.
     """
 
     def __init__(
