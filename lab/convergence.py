@@ -91,8 +91,8 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
     for node in nodes:
         for name, daemon in list(node.daemons.items()):
             if daemon.poll() is not None:
-                last = (node.directory / f"{name}.log").read_text(errors="replace").strip().rpartition("\n")[2]
-                raise LabError(f"{node.name}'s {name} has ended by itself: {last or 'it said nothing'}")
+                last = node.last_words(name) or "it said nothing"
+                raise LabError(f"{node.name}'s {name} has ended by itself: {last}")
 
 
 def _wrong_routes(

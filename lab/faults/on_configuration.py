@@ -13,7 +13,7 @@ import yaml
 from maglev.engine.control import ControlError, request
 
 from ..errors import LabError, WrongUse
-from ..nodes import CONFIG, LabNode, write_config
+from ..nodes import LabNode
 from .effect import Effect
 from .fault import Fault
 from .registry import Registry
@@ -56,7 +56,7 @@ class ConfigurationFaults(Registry):
 
         def give() -> None:
             if maglev is None:
-                write_config(self.directory / CONFIG, bad)
+                self.write_config(bad)
             for node in asked:
                 order = ("PUT", "/config", COMMIT_TIMEOUT_S, body) if maglev else ("POST", "/reload", COMMIT_TIMEOUT_S)
                 try:
@@ -138,7 +138,7 @@ class ConfigurationFaults(Registry):
     def _write(self, document: dict[str, Any]) -> None:
         self.config = self._validated(document)
         self.document = document
-        write_config(self.directory / CONFIG, document)
+        self.write_config(document)
         self._changed()
 
     def _entries_of(self, node: LabNode) -> Iterator[tuple[str, dict[str, Any]]]:
