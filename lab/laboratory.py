@@ -54,8 +54,8 @@ class Lab(Faults, Moves, Observation):
     `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
     stand in the place of a module's, named as the key: one of `maglev`, in all daemons of the lab, or of `lab.sdn`, in
     controllers. `pcap` names a directory for captures of all links, from the first packet on. `progress` is told, in a
-    few words, what is done. `cluster` names the servers that nodes are put on, if not this one alone, and `ssh_config` a
-    file for ssh to read in place of the user's (docs/cluster.md).
+    few words, what is done. `cluster` names the servers that nodes are put on, if not this one alone, and `ssh_config`
+    a file for ssh to read in place of the user's (docs/cluster.md).
     """
 
     def __init__(
