@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Judgement:
     points: int
     worth: int
     seconds: float
+    measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # as `Case.measure` has it
 
     @property
     def passed(self) -> bool:
@@ -54,6 +56,8 @@ class Judgement:
         """Yields it for a person."""
         mark = {PASSED: "pass", MISSING: "gap ", SKIPPED: "skip"}.get(self.status, "FAIL")
         yield f"{mark}  {self.sentence}  [{self.points}/{self.worth}]"
+        for name, (value, reference) in self.measured.items():
+            yield f"      {name:12} {value:10.4g}   Maglev hashing {reference:10.4g}"
         if self.status == SKIPPED:
             yield f"      {self.message}"
         if self.passed:
@@ -84,6 +88,11 @@ class Verdicts:
     def passed(self) -> bool:
         """Says whether all criteria passed."""
         return all(each.passed for each in self.judgements)
+
+    @property
+    def measured(self) -> dict[str, tuple[float, float]]:
+        """Returns all that was measured, by name: a value, and the reference's."""
+        return {name: pair for each in self.judgements for name, pair in each.measured.items()}
 
     @property
     def without_lab(self) -> str:
@@ -138,11 +147,11 @@ def judge(
     with tempfile.TemporaryFile() as output:
         result, died = _run(exercise, criterion, solution, seed, output, running or Running())
         printed = _tail(output)
-    status, message, steps = _understood(result, died, criterion)
+    status, message, steps, measured = _understood(result, died, criterion)
     worth = 0 if status == SKIPPED else worth
     return Judgement(
         criterion.name, criterion.sentence, criterion.step, status, message, criterion.hint, tuple(steps), printed,
-        worth if status == PASSED else 0, worth, round(time.monotonic() - began, 3),
+        worth if status == PASSED else 0, worth, round(time.monotonic() - began, 3), measured,
     )  # fmt: skip
 
 
@@ -216,17 +225,21 @@ def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
     process.wait()
 
 
-def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str]]:
+def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str], dict[str, Any]]:
+    """Returns a judgement's status, message, steps and measurements."""
     if died == TIMED_OUT:
-        return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", []
+        return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", [], {}
     if died:
-        return CRASHED, died, []
+        return CRASHED, died, [], {}
     try:
         document = json.loads(result)
         status, message, steps = document["status"], str(document["message"]), [str(s) for s in document["steps"]]
-    except (ValueError, KeyError, TypeError):
-        return CRASHED, "it wrote into the grader's own files", []
-    return (status if status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED) else CRASHED), message, steps
+        measured = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["measured"].items()}
+        measured = {name: pair for name, pair in measured.items() if all(map(isfinite, pair))}  # JSON has no others
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return CRASHED, "it wrote into the grader's own files", [], {}
+    known = status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED)
+    return (status if known else CRASHED), message, steps, measured
 
 
 def _tail(output: Any) -> str:
