@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .exercise import Exercise
 from .judge import Judgement, Verdicts
 from .runner import NO_LAB, SKIPPED
 
@@ -20,6 +21,18 @@ def gradescope(found: Sequence[Verdicts]) -> dict[str, Any]:
         "stdout_visibility": "hidden",
         "tests": tests,
         "leaderboard": [{"name": name, "value": value, "order": "asc"} for name, value in board],
+    }
+
+
+def not_handed_in(exercise: Exercise) -> dict[str, Any]:
+    """Returns the test for an exercise of which nothing was handed in."""
+    return {
+        "name": exercise.title,
+        "number": f"{exercise.number:02}",
+        "score": 0,
+        "max_score": sum(exercise.points().values()),
+        "status": "failed",
+        "output": f"not handed in: there is no {exercise.name}/solution.py in the submission",
     }
 
 
