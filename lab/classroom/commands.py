@@ -17,6 +17,7 @@ from .exercise import Exercise, exercises, find
 from .grades import gradescope
 from .judge import Judgement, Verdicts
 from .judge import check as judge_all
+from .leaderboard import keep
 
 console = Console()
 SILENT_S = 2.0  # without a word, while something is judged
@@ -64,6 +65,8 @@ def check(
         solution = chosen.solution(against.value, Path.cwd())
         _say(f"{chosen.title}: {_short(solution) if solution else ', '.join(chosen.check().references)}")
         found.append(_shown(chosen, solution, against.value, seed))
+        if found[-1].measured and against is Against.work and solution:
+            _say(f"written to {_short(keep(solution, found[-1].measured))}")
         reached, worth = found[-1].points
         _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
     _write(json_file, [each.document() for each in found])

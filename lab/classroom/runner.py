@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
         status, message = _judged(criterion, case, check, solution, ready)
     else:
         status, message = _judged_in_lab(criterion, case, check.student(solution), ready)
-    document = {"status": status, "message": message, "steps": case.steps[-40:]}
+    document = {"status": status, "message": message, "steps": case.steps[-40:], "measured": case.measured}
     os.write(result_fd, json.dumps(document).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)
