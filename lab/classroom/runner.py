@@ -46,7 +46,10 @@ def main(arguments: list[str]) -> None:
     def ready() -> None:
         os.write(result_fd, b"\n")
 
-    if criterion.lab is None:
+    if lacking := criterion.lacks():
+        status, message = SKIPPED, lacking
+        ready()
+    elif criterion.lab is None:
         _limit()
         status, message = _judged(criterion, case, check, solution, ready)
     else:
