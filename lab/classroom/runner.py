@@ -109,6 +109,8 @@ def _judged_in_lab(
         return WRONG, str(wrong)
     except Skipped as skipped:
         return SKIPPED, str(skipped)
+    except NotImplementedError as gap:  # of a function that was asked (`asking`)
+        return MISSING, str(gap)
     except CannotStart as error:
         return NO_LAB, str(error)
     except NotInTime as error:
