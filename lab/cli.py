@@ -26,6 +26,7 @@ from .classroom.commands import register as register_classroom
 from .errors import LabError, Terminated, WrongUse
 from .figures.command import register as register_figures
 from .looking import register as register_looking
+from .persistence.command import register as register_persistence
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
 from .upkeep import register as register_upkeep
@@ -257,6 +258,7 @@ def simulate(
 register_classroom(app)
 register_looking(app)
 register_figures(app)
+register_persistence(app)
 register_upkeep(app)
 register_recorded(app)
 

@@ -52,7 +52,6 @@ def main(arguments: list[str]) -> None:
 
     if lacking := criterion.lacks():
         status, message = SKIPPED, lacking
-        ready()
     elif criterion.lab is None:
         _limit()
         status, message = _judged(criterion, case, check, solution, ready)
@@ -126,6 +125,8 @@ def _judged_in_lab(
         return WRONG, str(wrong)
     except Skipped as skipped:
         return SKIPPED, str(skipped)
+    except NotImplementedError as gap:  # of a function that was asked (`asking`)
+        return MISSING, str(gap)
     except CannotStart as error:
         return NO_LAB, str(error)
     except NotInTime as error:
