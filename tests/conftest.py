@@ -13,7 +13,7 @@ pytest_plugins = ["lab.pytest_plugin"]
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
-LONG = {"test_sdn.py", "test_sites.py", "test_rack_frr.py", "test_bgp_interop.py"}
+LONG = {"test_sdn.py", "test_sites.py", "test_rack_frr.py", "test_pod_frr.py", "test_bgp_interop.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
