@@ -29,6 +29,7 @@ from .looking import register as register_looking
 from .persistence.command import register as register_persistence
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
+from .topology_options import ListsTopologies, Setting, asked, assignments
 from .upkeep import register as register_upkeep
 
 app = typer.Typer(
@@ -108,12 +109,13 @@ def demo(
     raise typer.Exit(0 if result.ok else 1)
 
 
-@app.command(short_help="Build a topology and open a console on it.")
+@app.command(cls=ListsTopologies, short_help="Build a topology and open a console on it.")
 def up(
-    topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
+    topology: Annotated[str, typer.Argument(help="Topology to build, or a file with your own.")] = "rack",
     maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
     endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
     clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    setting: Setting = None,
     pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
 ) -> None:
     """Build a topology and open a console on it: `help` lists its commands; `exit` takes it all away.
@@ -123,8 +125,7 @@ def up(
     from .console import converse
     from .laboratory import Lab
 
-    asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
+    options = asked(topology, {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}, setting)
     with Lab(topology, pcap=pcap, progress=_say, **options) as lab:
         at = [(vip.name, _in_url(vip.network.network_address), vip.port) for vip in lab.config.placed_vips]
         vips = ", ".join(f"{name} {address}:{port}" for name, address, port in at)
@@ -154,7 +155,7 @@ def run(
         return _list_scenarios()
     check_writable(json_file)
     loaded = scripts.load(script)
-    options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
+    options = {**loaded.options, **loaded.chosen(assignments(option or []))}
     outcomes = []
     for number in range(seed, seed + runs):
         _say(f"{loaded.name}, seed {number}: {loaded.summary}")
@@ -178,13 +179,6 @@ def _list_scenarios() -> None:
         loaded = scripts.load(name)
         table.add_row(name, loaded.summary, loaded.protection)
     console.print(table)
-
-
-def _assignments(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
