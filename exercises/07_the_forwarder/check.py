@@ -105,7 +105,7 @@ def whatever_comes(student: Any, case: Case) -> None:
         case.step(what)
         case.expect(_decide(case, forwarder, frame).reason, reason, "the reason")
     case.step("a packet to a VIP behind which no endpoint is healthy")
-    nobody = measure.a_forwarder(student.Forwarder, [])
+    nobody = measure.a_forwarder(student.Forwarder, ())
     case.expect(_decide(case, nobody, whole).reason, Reason.NO_BACKEND, "the reason")
     case.step("300 packets with random bytes in the place of some of theirs")
     for _ in range(300):

@@ -8,53 +8,56 @@ take turns, and of each the fastest batch counts, so that a busy machine hits al
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
+from ipaddress import IPv4Address
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from scapy.compat import raw
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from maglev import config
 from maglev.conntrack import ConnectionTable
+from maglev.flow import TCP as TCP_PROTOCOL
+from maglev.flow import UDP as UDP_PROTOCOL
 from maglev.flow import pack_address
 from maglev.forwarding import Statistics
-from maglev.selection import MapBuilder
-from maglev.vips import VipMap
+from maglev.hashing import lookup_table
+from maglev.vips import Prefix, Service, VipMap, build_backends
 
 BATCH, ROUNDS = 100, 40  # a socket pair holds some 250 small frames
 LONGEST_S = 4.0  # after which a round is the last, however few there were
 MAGLEV, VIP = "10.1.1.2", "192.0.2.1"
-ENDPOINTS = [f"10.2.{number}.2" for number in range(1, 6)]
+ENDPOINTS = tuple(f"10.2.{number}.2" for number in range(1, 6))
 TABLE_SIZE = 65537  # as labs have
 TO_ENDPOINTS = bytes.fromhex("020000000003 020000000002 0800")  # an Ethernet header
 
 Loop = Callable[[socket.socket], None]  # forwards all that lies ready
 
 
-def a_map(healthy: Sequence[str] = ENDPOINTS) -> VipMap:
+class Member(NamedTuple):
+    """An endpoint, as a pool lists it."""
+
+    address: IPv4Address
+    weight: float = 1.0
+
+
+@cache
+def a_map(healthy: tuple[str, ...] = ENDPOINTS) -> VipMap:
     """Returns a map of two VIPs, TCP port 80 and UDP port 53, behind which so many of the endpoints are healthy."""
-    document = {
-        "maglevs": [{"name": "m1", "address": MAGLEV}],
-        "pools": {"web": {"endpoints": [{"address": address} for address in ENDPOINTS]}},
-        "vips": [
-            {"name": "www", "address": VIP, "protocol": "tcp", "port": 80, "pool": "web"},
-            {"name": "dns", "address": VIP, "protocol": "udp", "port": 53, "pool": "web"},
-        ],
-        "forwarder": {"table_size": TABLE_SIZE},
-    }
-    parsed = config.parse(json.dumps(document))
-    return MapBuilder().build(parsed, "default", lambda member: str(member.address) in healthy)
+    backends = build_backends([Member(IPv4Address(each)) for each in healthy], TABLE_SIZE, lookup_table)
+    www, dns = Service("www", backends), Service("dns", backends)
+    ports = {(TCP_PROTOCOL, 80): www, (UDP_PROTOCOL, 53): dns}
+    return VipMap({Prefix(pack_address(VIP)): ports}, {"web": backends})
 
 
-def a_forwarder(kind: Callable[..., Any], healthy: Sequence[str] = ENDPOINTS) -> Any:
+def a_forwarder(kind: Callable[..., Any], healthy: tuple[str, ...] = ENDPOINTS) -> Any:
     """Returns a forwarder of a class, with that map and an empty connection table."""
     return kind(pack_address(MAGLEV), ConnectionTable(100_000, 60.0), a_map(healthy))
 
