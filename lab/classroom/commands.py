@@ -108,6 +108,8 @@ def try_(exercise: Number = None) -> None:
     options: dict[str, Any] = dict(loaded.live)
     with Lab(options.pop("topology"), student=loaded.student(solution), progress=_say, **options) as lab:
         _say(f"up in {lab.start_s:.1f} s, with your code in it; help lists what can be done, exit takes it all away")
+        if told := loaded.prepare(lab):
+            _say(told)
         status = converse(lab)
         _say("taking it away")
     raise typer.Exit(status)

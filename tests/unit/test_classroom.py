@@ -152,6 +152,11 @@ def has_both(student, case):
 def needs_what_is_not_here(student, case):
     """Something rare is content."""
     case.skip("the rare thing is not installed here")
+
+@criterion(step=2, hint="install it", lacks=lambda: "the other is not either")
+def never_begins(student, case):
+    """Something else is content."""
+    case.wrong("it has begun")
 '''
 
 
@@ -169,6 +174,7 @@ def test_what_cannot_be_judged_here_counts_for_nothing(exercise, tmp_path):
     (exercise.directory / "check.py").write_text(SEVERAL)
     exercise.directory.with_name("points.csv").write_text(
         "exercise,criterion,points\n01_primes,has_both,3\n01_primes,needs_what_is_not_here,2\n"
+        "01_primes,never_begins,2\n"
     )
     found = check(exercise, None, "reference", 1)
     assert found.passed
@@ -176,6 +182,7 @@ def test_what_cannot_be_judged_here_counts_for_nothing(exercise, tmp_path):
     assert list(found.judgements[1].lines()) == [
         "skip  Something rare is content.  [0/0]", "      the rare thing is not installed here",
     ]  # fmt: skip
+    assert found.judgements[2].message == "the other is not either"
 
 
 NOWHERE = """
