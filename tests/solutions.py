@@ -80,7 +80,7 @@ def expect_gap(found: Judgement) -> None:
 
 
 def expect_told(path: Path, found: Judgement) -> None:
-    """Fails unless a wrong solution has failed, and was told what is meant for it."""
+    """Fails unless a wrong solution has failed, and was told what is meant for it; skips what this machine lacks."""
     if found.status == "skipped":
         pytest.skip(found.message)
     told = "\n".join(found.lines())

@@ -64,6 +64,7 @@ class Case:
 
     seed: int
     steps: list[str] = field(default_factory=list)
+    measured: dict[str, tuple[float, float]] = field(default_factory=dict)  # by name: a value, and the reference's
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -96,6 +97,10 @@ class Case:
         except kind:
             return
         self.wrong(f"expected {kind.__name__}, got {shown(got)}")
+
+    def measure(self, name: str, value: float, reference: float) -> None:
+        """Notes down what was measured, and what it is for the reference; less is better. The leaderboard has it."""
+        self.measured[name] = float(value), float(reference)
 
     def skip(self, why: str) -> NoReturn:
         """Ends the criterion: this machine lacks what it takes. It counts for nothing."""
