@@ -218,6 +218,11 @@ class Lab(Faults, Moves, Observation):
         return self._running_site.id
 
     @property
+    def student(self) -> Mapping[str, Path]:
+        """Returns the files whose functions stand in the place of a module's, by the module's name."""
+        return self._student
+
+    @property
     def directory(self) -> Path:
         """Returns where the nodes keep configurations, logs and control sockets."""
         return self._running_site.directory

@@ -119,7 +119,8 @@ def _judged_in_lab(
     except NotInTime as error:
         return WRONG, f"in the lab, {error}"
     except LabError as error:
-        return (MISSING if "NotImplementedError" in str(error) else CRASHED), str(error)
+        _, is_gap, step = str(error).partition("NotImplementedError: ")
+        return (MISSING, step) if is_gap else (CRASHED, str(error))
     return PASSED, ""
 
 
