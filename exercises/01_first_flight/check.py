@@ -19,7 +19,7 @@ from scapy.packet import Raw
 from scapy.utils import wrpcap
 
 from lab.classroom import Case, criterion
-from lab.classroom.asked import answer
+from lab.classroom.asking import ask
 from lab.ways import Flow as Way
 from maglev.flow import TCP as TCP_NUMBER
 from maglev.flow import Flow, pack_address, selection_hash
@@ -143,7 +143,7 @@ STATEMENTS = {  # of the README: whether each is true, and what to think about
 
 
 def _text(lab: Any, case: Case, name: str, *arguments: int) -> str:
-    said = answer(lab, REFERENCE, name, *arguments)
+    said = ask(lab, REFERENCE, name, *arguments)
     case.expect_that(isinstance(said, str) and said, f"expected {name} to be a command, got {said!r}")
     return str(said)
 
@@ -175,7 +175,7 @@ def _settle(lab: Any, conns: Any) -> None:
 
 
 def _predicted(lab: Any, case: Case) -> dict[str, int]:
-    said = answer(lab, REFERENCE, "predictions")
+    said = ask(lab, REFERENCE, "predictions")
     whole = isinstance(said, dict) and sorted(said) == sorted(EVENTS)
     case.expect_that(whole and all(isinstance(each, int) for each in said.values()), _wanted(said))
     case.step("you expected: " + ", ".join(f"{event}: {number}" for event, number in said.items()))
