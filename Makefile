@@ -22,7 +22,11 @@ test:  ## Run all tests, or with ARGS what pytest is told (root)
 ifneq ($(strip $(ARGS)),)
 	@$(python) -m pytest $(ARGS)
 else
-	@$(python) -m pytest -n 2 tests/unit tests/paper; status=$$?; $(python) -m pytest tests/emulation && exit $$status
+	@failed=0; \
+	$(python) -m pytest -n 2 tests/unit tests/paper || failed=1; \
+	$(python) -m pytest -n 2 --dist loadfile -m 'not alone' tests/emulation || failed=1; \
+	$(python) -m pytest -m alone tests/emulation || failed=1; \
+	exit $$failed
 endif
 
 bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (root)

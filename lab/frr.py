@@ -21,11 +21,10 @@ from typing import Any
 from . import tcp_md5
 from .bird import ANSWER_TIMEOUT_S, ESTABLISHED, LinuxRouting
 from .errors import CannotStart
-from .nodes import BFD_INTERVAL_MS, BFD_MULTIPLIER, HOLD_TIME_S, MAGLEV_AS, Router
+from .nodes import BFD_INTERVAL_MS, BFD_MULTIPLIER, HOLD_TIME_S, MAGLEV_AS, MOST_PATHS, Router
 
 PROGRAMS = Path("/usr/lib/frr")
 OWNER = "frr"  # whom the daemons become once they have what only root may have
-MOST_PATHS = 64
 FAMILIES = {4: "ip", 6: "ipv6"}  # FRR's words for IP versions
 # The kernel drops next-hop objects with their link, and says nothing: after a short cut zebra took them for installed.
 ZEBRA_LINES = ("no zebra nexthop kernel enable",)

@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .criteria import LONGEST_SHOWN, Criterion
 from .exercise import ROOT, Exercise
 from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, SKIPPED, WRONG
+from .side_by_side import Running, in_order
 
 STARTUP_S = 10.0  # for the interpreter and its imports, before a criterion's own seconds begin
 LAB_STARTUP_S = 60.0
@@ -105,22 +107,36 @@ def check(
     against: str,
     seed: int,
     meet: Callable[[Judgement], None] = lambda one: None,
+    waiting: Callable[[Criterion, float], None] = lambda criterion, seconds: None,
 ) -> Verdicts:
-    """Judges a solution, None for the reference, by all criteria; `meet` is told each judgement at once."""
-    points = exercise.points()
+    """Judges a solution, None for the reference, by all criteria, two at a time where there are two processors.
+
+    `meet` is told each judgement in order, as soon as it is known; `waiting`, now and then, by which criterion that is
+    judged for which it waits, and for how many seconds already. Ctrl-C ends all that runs.
+    """
+    points, running = exercise.points(), Running()
+    criteria = list(exercise.check().criteria.values())
+    things = [
+        partial(judge, exercise, criterion, solution, seed + number, points.get(criterion.name, 0), running)
+        for number, criterion in enumerate(criteria)
+    ]
     judgements = []
-    for number, criterion in enumerate(exercise.check().criteria.values()):
-        judged = judge(exercise, criterion, solution, seed + number, points.get(criterion.name, 0))
-        judgements.append(judged)
-        meet(judged)
+    told = in_order(things, running, lambda which, seconds: waiting(criteria[which], seconds))
+    with contextlib.closing(told):  # what Ctrl-C interrupts is ended, wherever it comes
+        for judged in told:
+            judgements.append(judged)
+            meet(judged)
     return Verdicts(exercise.name, against, seed, tuple(judgements))
 
 
-def judge(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int) -> Judgement:
+def judge(
+    exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int,
+    running: Running | None = None,
+) -> Judgement:  # fmt: skip
     """Judges a solution by one criterion, in a process of its own; worth nothing if it cannot be judged here."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        result, died = _run(exercise, criterion, solution, seed, output)
+        result, died = _run(exercise, criterion, solution, seed, output, running or Running())
         printed = _tail(output)
     status, message, steps = _understood(result, died, criterion)
     worth = 0 if status == SKIPPED else worth
@@ -130,7 +146,9 @@ def judge(exercise: Exercise, criterion: Criterion, solution: Path | None, seed:
     )  # fmt: skip
 
 
-def _run(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, output: Any) -> tuple[bytes, str]:
+def _run(
+    exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, output: Any, running: Running
+) -> tuple[bytes, str]:
     """Runs the judging process; returns its result, and how it ended if it gave none in time."""
     reading, writing = os.pipe()
     arguments = [str(exercise.directory), criterion.name, str(solution or ""), str(seed)]
@@ -140,14 +158,18 @@ def _run(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: 
         env={**os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     os.close(writing)
+    end = partial(_ask_to_end, process, criterion.lab is not None)
+    running.add(end)
     try:
         with os.fdopen(reading, "rb") as pipe:
-            ready = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
-            result = None if ready is None else _read(pipe, ready.partition(b"\n")[2], criterion.seconds)
+            result = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
+            if result is not None and result.startswith(b"\n"):  # all is ready; else it could not even begin
+                result = _read(pipe, result[1:], criterion.seconds)
         if result is None:
             return b"", TIMED_OUT
         return result, "" if result else _end_of(process)
     finally:
+        running.remove(end)
         _end(process, gently=criterion.lab is not None)
 
 
@@ -175,6 +197,12 @@ def _end_of(process: subprocess.Popen[bytes]) -> str:
     if status < 0:
         return f"it was ended by {signal.Signals(-status).name}"
     return f"it ended the program, with status {status}"
+
+
+def _ask_to_end(process: subprocess.Popen[bytes], gently: bool) -> None:
+    """Has a process end that somebody waits for; one with a lab takes that away first."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM if gently else signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes], gently: bool) -> None:

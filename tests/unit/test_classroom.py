@@ -176,6 +176,24 @@ def test_what_cannot_be_judged_here_counts_for_nothing(exercise, tmp_path):
     ]  # fmt: skip
 
 
+NOWHERE = """
+from lab.classroom import criterion
+
+REFERENCE = "maglev.primes"
+
+@criterion(step=1, hint="look around", lab={"topology": "nowhere"})
+def goes_nowhere(lab, case):
+    \"\"\"Something happens in a lab that there is not.\"\"\"
+"""
+
+
+def test_a_lab_that_cannot_be_built_says_why(exercise):
+    (exercise.directory / "check.py").write_text(NOWHERE)
+    (found,) = check(exercise, None, "reference", 1).judgements
+    assert "nowhere" in found.message
+    assert found.status == "crashed"
+
+
 def test_gradescope_gets_a_test_for_each_criterion(exercise, tmp_path):
     solution = tmp_path / "solution.py"
     solution.write_text("def is_prime(n): return n == 7\n")
