@@ -1,7 +1,7 @@
 # Every target sets up what is missing first. ARGS goes to the command: make demo ARGS='--connections 500'
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench figures check lock clean
+.PHONY: help setup demo test bench figures gradescope check lock clean
 
 ARGS ?=
 python := .venv/bin/python
@@ -36,6 +36,10 @@ bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (r
 figures:  ## Measure the paper's figures about lookup tables again, into figures/ (no root; minutes)
 	@lab/setup/provision --for=check
 	@.venv/bin/maglab figures --out figures $(ARGS)
+
+gradescope:  ## Pack an autograder for Gradescope: ARGS='--exercise 3' (no root)
+	@lab/setup/provision --for=check
+	@$(python) -m lab.classroom.gradescope.pack $(ARGS)
 
 check:  ## Lint, check types, run the unit and paper tests (no root)
 	@lab/setup/provision --for=check

@@ -29,6 +29,7 @@ from .looking import register as register_looking
 from .persistence.command import register as register_persistence
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
+from .topology_options import ListsTopologies, Setting, asked, assignments
 from .upkeep import register as register_upkeep
 
 app = typer.Typer(
@@ -61,6 +62,12 @@ class Switch(StrEnum):
 Maglevs = Annotated[int, typer.Option(help="Number of Maglevs.")]
 Endpoints = Annotated[int, typer.Option(help="Number of service endpoints.")]
 Clients = Annotated[int, typer.Option(help="Number of clients.")]
+Cluster = Annotated[
+    str, typer.Option(metavar="HOST,HOST,…", help="Servers to put nodes on; localhost is this one (docs/cluster.md).")
+]
+SshConfig = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What ssh to these servers reads instead of ~/.ssh/config.")
+]
 
 
 @app.command(short_help="Show connections surviving their load balancers' death.")
@@ -108,13 +115,16 @@ def demo(
     raise typer.Exit(0 if result.ok else 1)
 
 
-@app.command(short_help="Build a topology and open a console on it.")
+@app.command(cls=ListsTopologies, short_help="Build a topology and open a console on it.")
 def up(
-    topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
+    topology: Annotated[str, typer.Argument(help="Topology to build, or a file with your own.")] = "rack",
     maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
     endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
     clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    setting: Setting = None,
     pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
+    cluster: Cluster = "",
+    ssh_config: SshConfig = None,
 ) -> None:
     """Build a topology and open a console on it: `help` lists its commands; `exit` takes it all away.
 
@@ -123,9 +133,8 @@ def up(
     from .console import converse
     from .laboratory import Lab
 
-    asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
-    with Lab(topology, pcap=pcap, progress=_say, **options) as lab:
+    options = asked(topology, {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}, setting)
+    with Lab(topology, pcap=pcap, progress=_say, cluster=cluster, ssh_config=ssh_config, **options) as lab:
         at = [(vip.name, _in_url(vip.network.network_address), vip.port) for vip in lab.config.placed_vips]
         vips = ", ".join(f"{name} {address}:{port}" for name, address, port in at)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
@@ -154,7 +163,7 @@ def run(
         return _list_scenarios()
     check_writable(json_file)
     loaded = scripts.load(script)
-    options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
+    options = {**loaded.options, **loaded.chosen(assignments(option or []))}
     outcomes = []
     for number in range(seed, seed + runs):
         _say(f"{loaded.name}, seed {number}: {loaded.summary}")
@@ -180,13 +189,6 @@ def _list_scenarios() -> None:
     console.print(table)
 
 
-def _assignments(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
-
-
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
 def bench(
     what: Annotated[What, typer.Argument(help="What to measure.")] = What.forwarder,
@@ -204,13 +206,14 @@ def bench(
 
 
 @app.command(short_help="Say what this machine has for a lab.")
-def doctor(json_file: JsonFile = None) -> None:
-    """Say what this machine has, and what that changes for a lab."""
+def doctor(cluster: Cluster = "", ssh_config: SshConfig = None, json_file: JsonFile = None) -> None:
+    """Say what this machine has, and what that changes for a lab; with --cluster, what the other servers have."""
     from dataclasses import asdict
 
-    from .doctor import examine, is_fit
+    from .doctor import examine, examine_cluster, is_fit
 
-    findings = list(examine())
+    elsewhere = list(examine_cluster(cluster, ssh_config)) if cluster else []
+    findings = [*examine(), *elsewhere]
     table = Table(box=None)
     for heading in ("", "what", "needed", "so"):
         table.add_column(heading)

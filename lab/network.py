@@ -22,7 +22,7 @@ class Net(Mininet):  # type: ignore[misc]
         self, site: Site, topo: Topo, serving: str, when_wired: Callable[[], None],
         document: Mapping[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        """`serving` is what serves HTTP, `document` the configuration to begin with, if not the topology's."""
+        """`serving` is what serves HTTP, `document` the configuration to begin with, if not the topology's own."""
         self._site, self._serving, self._when_wired, self._document = site, serving, when_wired, document
         super().__init__(topo=topo, controller=None, build=False, **options)
 

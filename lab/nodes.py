@@ -558,13 +558,16 @@ class Endpoint(ConfiguredNode):
     """
 
     role = "endpoint"
+    DECAPSULATION = "maglev.engine.decapsulation"
 
     def config(self, servers: str = "python", **params: Any) -> Any:
         self.has_nginx = servers == "nginx"
         return super().config(**params)
 
     def start_daemons(self) -> None:
-        self.start_maglev("endpoint")
+        is_students = f"{self.DECAPSULATION}=" in self.site.variables.get("MAGLEV_STUDENT", "")  # see maglev.swap
+        way = ["--decapsulation", "tun"] if is_students else []  # a kernel's devices would leave them no packet
+        self.start_maglev("endpoint", *way)
         behind = ["--http-port", str(nginx.BEHIND_PORT)] if self.has_nginx else []
         self.start_fork("servers", [SERVERS, "--name", self.name, *behind])
         if self.has_nginx:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import LabError, Terminated
 from ..faults.registry import CONVERGE_TIMEOUT_S
-from ..inventory import standing
+from ..inventory import cpu_s_of, standing
 from ..laboratory import Lab
 from .scale import available_bytes
 
@@ -92,10 +92,10 @@ def _measurements(options: dict[str, int], window_s: float, limit_s: float) -> d
 
 def _cores(lab: Lab, window_s: float) -> float:
     """Returns how many processors a lab's processes use, over some time."""
-    before, began = {each.pid: each.cpu_s for each in standing(lab.site).processes}, time.monotonic()
+    before, began = cpu_s_of(lab.site), time.monotonic()
     time.sleep(window_s)
-    now, took_s = standing(lab.site).processes, time.monotonic() - began
-    return sum(each.cpu_s - before.get(each.pid, 0.0) for each in now) / took_s
+    now, took_s = cpu_s_of(lab.site), time.monotonic() - began
+    return sum(cpu_s - before.get(pid, 0.0) for pid, cpu_s in now.items()) / took_s
 
 
 if __name__ == "__main__":

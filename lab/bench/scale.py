@@ -84,7 +84,8 @@ def run(request: Request, console: Console) -> dict[str, Any]:
     try:
         broken = _grow(rows, sizes, window_s, console)
     except KeyboardInterrupt:
-        console.print(*report.tables({"bench": "scale"} | document_of(rows, sizes[len(rows)], Broken("interrupted"))))
+        for part in report.tables({"bench": "scale"} | document_of(rows, sizes[len(rows)], Broken("interrupted"))):
+            console.print(part)
         raise
     return document_of(rows, sizes[min(len(rows), len(sizes) - 1)], broken) | {"limits": limits}
 

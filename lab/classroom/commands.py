@@ -17,6 +17,7 @@ from .exercise import Exercise, exercises, find
 from .grades import gradescope
 from .judge import Judgement, Verdicts
 from .judge import check as judge_all
+from .leaderboard import keep
 
 console = Console()
 SILENT_S = 2.0  # without a word, while something is judged
@@ -64,6 +65,8 @@ def check(
         solution = chosen.solution(against.value, Path.cwd())
         _say(f"{chosen.title}: {_short(solution) if solution else ', '.join(chosen.check().references)}")
         found.append(_shown(chosen, solution, against.value, seed))
+        if found[-1].measured and against is Against.work and solution:
+            _say(f"written to {_short(keep(solution, found[-1].measured))}")
         reached, worth = found[-1].points
         _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
     _write(json_file, [each.document() for each in found])
@@ -105,6 +108,8 @@ def try_(exercise: Number = None) -> None:
     options: dict[str, Any] = dict(loaded.live)
     with Lab(options.pop("topology"), student=loaded.student(solution), progress=_say, **options) as lab:
         _say(f"up in {lab.start_s:.1f} s, with your code in it; help lists what can be done, exit takes it all away")
+        if told := loaded.prepare(lab):
+            _say(told)
         status = converse(lab)
         _say("taking it away")
     raise typer.Exit(status)

@@ -43,15 +43,22 @@ def main(arguments: list[str]) -> None:
     criterion = check.criteria[name]
     case = Case(int(seed))
 
-    def ready() -> None:
-        os.write(result_fd, b"\n")
+    begun: list[bool] = []
 
-    if criterion.lab is None:
+    def ready() -> None:
+        if not begun:
+            os.write(result_fd, b"\n")
+        begun.append(True)
+
+    if lacking := criterion.lacks():
+        status, message = SKIPPED, lacking
+    elif criterion.lab is None:
         _limit()
         status, message = _judged(criterion, case, check, solution, ready)
     else:
         status, message = _judged_in_lab(criterion, case, check.student(solution), ready)
-    document = {"status": status, "message": message, "steps": case.steps[-40:]}
+    ready()  # where no lab could be started it has not been said yet
+    document = {"status": status, "message": message, "steps": case.steps[-40:], "measured": case.measured}
     os.write(result_fd, json.dumps(document).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)

@@ -102,6 +102,11 @@ class Agent:
         """Returns what a daemon has said."""
         return self._log(node, name).read_text(errors="replace")
 
+    def files(self, node: str) -> dict[str, str]:
+        """Returns a node's logs and configurations, by their names."""
+        directory = self._site.directory / node
+        return {path.name: path.read_text(errors="replace") for path in directory.glob("*.*") if path.is_file()}
+
     def routing(self, node: str, pid: int, what: str, neighbours: list[str], prefixes: list[str]) -> Any:
         """Returns what `LinuxRouting` says of a router: its `ecmp`, `counters`, `sessions` or `buckets`."""
         routing = LinuxRouting(pid, self._site.directory / node, neighbours, prefixes)

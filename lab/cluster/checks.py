@@ -16,24 +16,27 @@ from ..doctor import Finding
 from ..errors import WrongUse
 from ..nodes import ROOT
 from . import facts
+from .placement import HERE
 from .servers import Server
 
 TIMEOUT_S = 40.0
-REACHED, MAY = "maglab reached", "maglab sudo"
+REACHED, MAY_TUN, MAY_SUDO = "maglab reached", "maglab tun", "maglab sudo"
+OPENS_TUN = "test -r /dev/net/tun -a -w /dev/net/tun"
+TUN = "let {user} open /dev/net/tun: sudo modprobe tun, sudo chmod 666 /dev/net/tun"
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 REFUSALS = {  # what ssh or sudo says: what that means, and what to do
-    "Permission denied": "lets {user} in by no key: run ssh-copy-id {destination} as {user}, or name another USER@HOST",
-    "Host key verification failed": "shows a key that is not known: run ssh {destination} as {user}, and look at it",
-    "Too many authentication failures": "refuses after many keys: name the right one in ssh's configuration",
-    "Bad configuration option": "cannot be asked, since ssh does not understand its configuration ({said})",
+    "Permission denied": "no key of {user} is let in: run ssh-copy-id {destination} as {user}, or name another USER@HOST",
+    "Host key verification failed": "its own key is not known here: run ssh {destination} as {user}, and look at it",
+    "Too many authentication failures": "it refuses after many keys: name the right one in ssh's configuration",
+    "Bad configuration option": "ssh does not understand its configuration ({said})",
 }
-UNREACHED = "cannot be reached ({said}): is it up, and does an ssh server run there?"
+UNREACHED = "it cannot be reached ({said}): is it up, and does an ssh server run there?"
 
 
 def ask(server: Server) -> tuple[str, str]:
     """Returns what a server answers, on standard output and on standard error."""
-    there = ["sudo", "-n", "env", f"PYTHONPATH={ROOT}", PYTHON, "-m", "lab.cluster.facts"]
-    script = f"echo {REACHED}; sudo -n true && echo {MAY} && {shlex.join(there)}"
+    there = ["sudo", "-n", "env", f"PYTHONPATH={ROOT}", PYTHON, facts.__file__]
+    script = f"echo {REACHED}; {OPENS_TUN} && echo {MAY_TUN}; sudo -n true && echo {MAY_SUDO} && {shlex.join(there)}"
     try:
         done = subprocess.run(
             [*server.ssh("-n"), script], capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
@@ -53,7 +56,8 @@ def judge(server: Server, out: str, complaints: str, own: Mapping[str, Any]) -> 
         yield _finding(server, "ssh", False, _refusal(server, complaints, said))
         return
     yield _finding(server, "ssh", True, f"as {server.user}")
-    if MAY not in out:
+    yield _finding(server, "TAP", MAY_TUN in out, "" if MAY_TUN in out else TUN.format(user=server.user))
+    if MAY_SUDO not in out:
         yield _finding(server, "sudo", False, f"let {server.user} use sudo there without a password ({said})")
         return
     yield _finding(server, "sudo", True, "without a password")
@@ -69,7 +73,6 @@ def _of_facts(server: Server, there: Mapping[str, Any], own: Mapping[str, Any]) 
     needed = {
         "Mininet": (there["mininet"], "install Debian's mininet there: make setup"),
         "BIRD": (there["bird"], "install Debian's bird2 there: make setup"),
-        "/dev/net/tun": (there["tun"], "load the kernel module tun there: links between servers are TAP devices"),
         "the project": (there["project"] == own["project"], f"copy it there, to {ROOT}: its sources differ from these"),
         "room for a tunnel": (
             not there["tap"],
@@ -116,6 +119,11 @@ def examine(servers: Sequence[Server]) -> Iterator[Finding]:
     """Yields what was found on each server that is not this machine."""
     own = facts.gather()
     fit = True
+    if any(not server.is_here for server in servers):
+        opens = (
+            subprocess.run(["sudo", "-n", "-u", servers[0].user, "sh", "-c", OPENS_TUN], check=False).returncode == 0
+        )
+        yield Finding(f"{HERE}: TAP", opens, True, "" if opens else TUN.format(user=servers[0].user))
     for server in servers:
         for finding in () if server.is_here else judge(server, *ask(server), own):
             fit &= finding.found or not finding.needed
@@ -129,4 +137,4 @@ def insist(servers: Sequence[Server]) -> None:
     for finding in examine(servers):
         if finding.needed and not finding.found:
             server, _, what = finding.what.partition(": ")
-            raise WrongUse(f"{server}: {what} is not as it must be: {finding.follows}")
+            raise WrongUse(f"no nodes can be put on {server}, {what}: {finding.follows}")

@@ -1,6 +1,7 @@
-"""What a server has for a cluster's nodes, asked there: `python -m lab.cluster.facts` prints it as a JSON document.
+"""What a server has for a cluster's nodes, asked there: run as a file, it prints that as a JSON document.
 
-It says what it can where something is missing, and so imports the lab only after it has looked for Mininet.
+It says what it can where something is missing. So it is no module of a package that needs Mininet, and imports the lab
+only after it has looked for that.
 """
 
 from __future__ import annotations
@@ -8,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,21 @@ def digest() -> str:
 
 def gather() -> dict[str, Any]:
     """Returns what is there: programs, the project's digest, versions, whether a tunnel can begin."""
-    has_mininet = importlib.util.find_spec("mininet") is not None and shutil.which("mnexec") is not None
-    found: dict[str, Any] = {
-        "mininet": has_mininet,
-        "project": digest(),
-        "tap": TAP in [name for _, name in socket.if_nameindex()],
-    }
-    found["bird"] = shutil.which("bird") is not None
-    found["tun"] = os.path.exists("/dev/net/tun")
-    found["python"] = list(sys.version_info[:2])
+    has_mininet = _has("mininet.examples.cluster") and shutil.which("mnexec") is not None
+    found: dict[str, Any] = {"mininet": has_mininet, "bird": shutil.which("bird") is not None, "project": digest()}
+    found["tap"] = TAP in [name for _, name in socket.if_nameindex()]
     if has_mininet:
         from lab.particulars import versions
 
         found["versions"] = {name: version for name, version in versions().items() if name in COMPARED}
     return found
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even what it is in
+        return False
 
 
 if __name__ == "__main__":

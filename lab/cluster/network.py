@@ -8,7 +8,9 @@ connection. So they carry any MTU whatever the network between the servers carri
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from ..errors import CannotStart, LabError
 from ..network import Machines, Net
 from ..nodes import CONFIG
 from ..site import Site
+from ..trace import PLACED
 from ..wiring import Wiring, of_topo
 from .away import Away
 from .checks import insist
@@ -29,6 +32,7 @@ from .placement import HERE, place
 from .servers import Server, parse
 
 TAP = "tap9"  # by this name the cluster edition makes each end of a tunnel, before it moves and renames it
+REFUSED = re.compile(r"[Tt]unnel.*failed|prohibited")  # what ssh says of a server that lets no tunnel begin
 CONTROLLED = ("maglev", "endpoint")  # whose control sockets come over
 
 
@@ -62,10 +66,9 @@ class Tunnel(RemoteLink):  # type: ignore[misc]
 def _reason(node1: Any, node2: Any, said: str) -> str:
     """Returns why there is no tunnel between two nodes' servers, and what to do."""
     between = f"there is no tunnel between {node1.name} on {node1.server} and {node2.name} on {node2.server}"
-    if "ssh" not in said:
-        return f"{between}: {said}"
     last = said.strip().rpartition("\n")[2].strip()
-    return f"{between}: set PermitTunnel yes in the servers' sshd_config ({last})"
+    advice = "set PermitTunnel yes in sshd_config there, and reload sshd: " if REFUSED.search(said) else ""
+    return f"{between}: {advice}{last}"
 
 
 class ClusterNet(Net, MininetCluster):  # type: ignore[misc]
@@ -98,6 +101,7 @@ class ClusterNet(Net, MininetCluster):  # type: ignore[misc]
             nodes = [name for name in self._wiring.names(*CONTROLLED) if self._placed[name] == server.name]
             if not server.is_here and server.name in self._placed.values():
                 self._away[server.name] = Away(self._site, number, server, nodes)
+        (self._site.directory / PLACED).write_text(json.dumps(self._placed), encoding="utf-8")
         super().build()
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:

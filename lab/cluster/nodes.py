@@ -111,6 +111,10 @@ class OnOther(Placed):
     def last_words(self, daemon: str) -> str:
         return str(self.away.do("log", node=self.name, name=daemon)).strip().rpartition("\n")[2]
 
+    def files(self) -> dict[str, str]:
+        """Returns the node's logs and configurations, by their names."""
+        return dict(self.away.do("files", node=self.name))
+
     def terminate(self) -> None:
         """Takes away what is on this machine; the agent takes away all the rest."""
         self.daemons.clear()

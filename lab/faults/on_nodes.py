@@ -76,6 +76,8 @@ class NodeFaults(ConfigurationFaults):
         it still answers when it is asked for its status.
         """
         node = self._running_node(name)
+        if not node.is_here:
+            raise WrongUse(f"{name} is on {node.server}, and only nodes of this machine are frozen: kill it instead")
         if self._newest(name, (FREEZE,)):
             raise WrongUse(f"{name} is frozen already")
         packets = daemon == PACKETS and node.role == "maglev"
