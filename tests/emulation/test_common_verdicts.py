@@ -36,7 +36,7 @@ def case(name):
     return pytest.param(name, marks=marks)
 
 
-@pytest.fixture(scope="module", params=[case(name) for name in sorted(TOPOLOGIES)], autouse=True)
+@pytest.fixture(scope="module", params=[case(name) for name in topology_names()], autouse=True)
 def topology(request):
     """The topology; all tests of one come after each other, and so share its lab."""
     return request.param
@@ -112,7 +112,3 @@ def test_answers_cross_no_maglev(lab):
         after = lab.snapshot()
     holds(verify.direct_server_return(after, before))
     holds(verify.connections_persist(conns.all() + conns6.all()))
-
-
-def test_no_topology_is_forgotten():
-    assert sorted(TOPOLOGIES) == topology_names()
