@@ -88,7 +88,10 @@ class Captures:
     @classmethod
     def of(cls, lab: Lab, directory: Path, links: Sequence[str] = ()) -> Captures:
         """Starts capturing on all nodes of a lab, or on both ends of links; returns when every one sees packets."""
-        pids = {node.name: node.pid for node in lab.net.hosts}
+        pids = {node.name: node.pid for node in lab.net.hosts if node.is_here}
+        for name in {end.node for link in map(lab.wiring.link, links) for end in link.ends} or lab.wiring.names():
+            if name not in pids:
+                raise WrongUse(f"{name} is on {lab.node(name).server}: only links within this machine are captured")
         return cls(lab.site, lab.wiring, watches(lab.wiring, pids, links), directory)
 
     def _start(self, watch: Watch) -> subprocess.Popen[bytes]:

@@ -27,6 +27,7 @@ from .classroom.commands import register as register_classroom
 from .errors import LabError, Terminated, WrongUse
 from .figures.command import register as register_figures
 from .looking import register as register_looking
+from .persistence.command import register as register_persistence
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
 from .topology_options import ListsTopologies, Setting, asked, assignments
@@ -62,6 +63,12 @@ class Switch(StrEnum):
 Maglevs = Annotated[int, typer.Option(help="Number of Maglevs.")]
 Endpoints = Annotated[int, typer.Option(help="Number of service endpoints.")]
 Clients = Annotated[int, typer.Option(help="Number of clients.")]
+Cluster = Annotated[
+    str, typer.Option(metavar="HOST,HOST,…", help="Servers to put nodes on; localhost is this one (docs/cluster.md).")
+]
+SshConfig = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What ssh to these servers reads instead of ~/.ssh/config.")
+]
 
 
 @app.command(short_help="Show connections surviving their load balancers' death.")
@@ -117,6 +124,8 @@ def up(
     clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
     setting: Setting = None,
     pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
+    cluster: Cluster = "",
+    ssh_config: SshConfig = None,
 ) -> None:
     """Build a topology and open a console on it: `help` lists its commands; `exit` takes it all away.
 
@@ -126,7 +135,7 @@ def up(
     from .laboratory import Lab
 
     options = asked(topology, {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}, setting)
-    with Lab(topology, pcap=pcap, progress=_say, **options) as lab:
+    with Lab(topology, pcap=pcap, progress=_say, cluster=cluster, ssh_config=ssh_config, **options) as lab:
         at = [(vip.name, _in_url(vip.network.network_address), vip.port) for vip in lab.config.placed_vips]
         vips = ", ".join(f"{name} {address}:{port}" for name, address, port in at)
         _say(f"up in {lab.start_s:.1f} s; VIPs: {vips}; files: {lab.directory}")
@@ -198,13 +207,14 @@ def bench(
 
 
 @app.command(short_help="Say what this machine has for a lab.")
-def doctor(json_file: JsonFile = None) -> None:
-    """Say what this machine has, and what that changes for a lab."""
+def doctor(cluster: Cluster = "", ssh_config: SshConfig = None, json_file: JsonFile = None) -> None:
+    """Say what this machine has, and what that changes for a lab; with --cluster, what the other servers have."""
     from dataclasses import asdict
 
-    from .doctor import examine, is_fit
+    from .doctor import examine, examine_cluster, is_fit
 
-    findings = list(examine())
+    elsewhere = list(examine_cluster(cluster, ssh_config)) if cluster else []
+    findings = [*examine(), *elsewhere]
     table = Table(box=None)
     for heading in ("", "what", "needed", "so"):
         table.add_column(heading)
@@ -252,6 +262,7 @@ def simulate(
 register_classroom(app)
 register_looking(app)
 register_figures(app)
+register_persistence(app)
 register_upkeep(app)
 register_recorded(app)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from . import tcp_md5
@@ -117,6 +118,13 @@ def _kernel() -> Iterator[Finding]:
         tried = subprocess.run([*NAMESPACE, "sh", "-c", feature.trial], capture_output=True, check=False)
         found = tried.returncode == 0
         yield Finding(feature.what, found, feature.needed, feature.there if found else feature.absent)
+
+
+def examine_cluster(names: str, ssh_config: Path | None) -> Iterator[Finding]:
+    """Yields what was found on the servers of a cluster; WrongUse for what is no server's name."""
+    from .cluster import servers, trial
+
+    yield from trial.examine(servers.parse(names, ssh_config))
 
 
 def is_fit(findings: list[Finding]) -> bool:

@@ -26,6 +26,9 @@ def keep(lab: Lab, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copytree(lab.directory, directory / "nodes", dirs_exist_ok=True, ignore=_not_files)
     for node in lab.net.hosts:
+        if not node.is_here:
+            for name, text in node.files().items():
+                (directory / "nodes" / node.name / name).write_text(text)
         _take_out(node.bgp_password, directory / "nodes" / node.name)
     for node in lab.net.hosts:
         place = directory / "nodes" / node.name

@@ -7,7 +7,7 @@ import copy
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,8 @@ from .errors import CannotStart, LabError, Lacking, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
 from .moves import Moves
-from .nodes import CONFIG, LabNode, nursery_of, write_config
+from .network import Net, machines
+from .nodes import CONFIG, LabNode, nursery_of
 from .observation import Observation
 from .site import Site
 from .timeline import Timeline
@@ -46,32 +47,16 @@ from .waiting import wait_until
 SERVERS = ("python", "nginx")
 
 
-class _Net(Mininet):  # type: ignore[misc]
-    """Mininet, whose hosts know the site that they belong to, and whose set-up leaves the machine's limits alone."""
-
-    inited = True
-
-    def __init__(self, site: Site, topo: Topo, servers: str, when_wired: Callable[[], None]) -> None:
-        self._site, self._servers, self._when_wired = site, servers, when_wired
-        super().__init__(topo=topo, controller=None, build=False)
-
-    def configHosts(self) -> None:
-        """Starts the nodes' daemons, after what has to be there before their first packet."""
-        self._when_wired()
-        super().configHosts()
-
-    def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
-        return super().addHost(name, cls, **{"servers": self._servers, **params, "site": self._site})
-
-
 class Lab(Faults, Moves, Observation):
     """A running topology, named or in a file of one's own; a context manager. `options` are its own, as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
     `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
-    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `pcap` names a
-    directory for captures of all links, from the first packet on. `progress` is told, in a few words, what is done.
+    stand in the place of a module's, named as the key: one of `maglev`, in all daemons of the lab, or of `lab.sdn`, in
+    controllers. `pcap` names a directory for captures of all links, from the first packet on. `progress` is told, in a
+    few words, what is done. `cluster` names the servers that nodes are put on, if not this one alone, and `ssh_config`
+    a file for ssh to read in place of the user's (docs/cluster.md).
     """
 
     def __init__(
@@ -85,6 +70,8 @@ class Lab(Faults, Moves, Observation):
         student: Mapping[str, Path] | None = None,
         pcap: Path | str | None = None,
         progress: Callable[[str], None] = lambda text: None,
+        cluster: Sequence[str] | str = (),
+        ssh_config: Path | str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -102,7 +89,7 @@ class Lab(Faults, Moves, Observation):
         self._servers = servers
         self.config = self._validated(self.document)
         self._progress = progress
-        self._net: _Net | None = None
+        self._net: Net | None = None
         self._site: Site | None = None
         self._pcap = Path(pcap).absolute() if pcap is not None else None
         self._captures: list[Captures] = []
@@ -113,6 +100,11 @@ class Lab(Faults, Moves, Observation):
         self._asked_for |= tcp_md5.hidden(options)
         self._begin_registry()
         self._student = dict(student or {})
+        self._machines = machines(cluster, ssh_config)
+        if cluster and (pcap or student):
+            raise WrongUse(
+                "captures of all links, and a student's code, are for labs on one machine: leave out cluster"
+            )
         self.start_s = 0.0
 
     @staticmethod
@@ -129,7 +121,9 @@ class Lab(Faults, Moves, Observation):
         if os.geteuid() != 0:
             raise CannotStart("a lab makes network namespaces, which only root may do: run it with sudo")
         _check_namespaces()
-        _check_programs(self._topo)
+        if not self._machines.cluster:  # of another server's programs its own nodes speak
+            _check_programs(self._topo)
+        self._machines.check()
         setLogLevel("error")
         started = time.monotonic()
         try:
@@ -148,15 +142,19 @@ class Lab(Faults, Moves, Observation):
         if self._student:
             site.variables[STUDENT] = ":".join(f"{name}={file}" for name, file in self._student.items())
         nursery_of(site)  # makes itself ready while nodes are wired
-        write_config(site.directory / CONFIG, self.document)
         self._progress("wiring nodes and starting daemons")
         self.wiring.write(site.directory / wiring.FILE)
-        self._net = _Net(site, self._topo, self._servers, self._capture_all)
+        told = (site, self._topo, self._servers, self._capture_all, self.document)
+        self._net = self._machines.network(*told)
         self._net.build()
         self._progress("waiting for BGP and health checks")
         self.wait_converged()
         for capture in self._captures:
             capture.note()  # now that forwarders say which engine they took
+
+    def write_config(self, document: Mapping[str, Any]) -> None:
+        """Writes the configuration of all Maglevs and endpoints, wherever they are."""
+        self.net.write_config(document)
 
     def _tell_about_it(self) -> None:
         self.timeline.about(
@@ -184,6 +182,7 @@ class Lab(Faults, Moves, Observation):
         if self._net is not None:
             for node in self._net.hosts:
                 node.terminate()
+            self._net.close()
         if self._site is not None:
             self._site.clean()
         self._net = self._site = None
@@ -198,6 +197,8 @@ class Lab(Faults, Moves, Observation):
     def leave_running(self) -> str:
         """Has the lab live on after this process, until `maglab clean ID`; returns its id. We let go of it."""
         site = self._running_site
+        if self._machines.cluster:
+            raise WrongUse("a lab on several servers ends with the process that built it: it cannot be left running")
         self._end_recordings()
         for node in self.net.hosts:
             node.outlive_owner()
@@ -271,11 +272,7 @@ class Lab(Faults, Moves, Observation):
     def run(self, node: str, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a shell command on a node; returns its exit status and what it printed."""
         target: LabNode = self.node(node)
-        arguments = ["mnexec", "-a", str(target.pid), "sh", "-c", command]
-        environment = target.site.environment
-        return subprocess.run(
-            arguments, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
-        )
+        return target.run("sh", "-c", command, check=False, timeout_s=timeout_s)
 
     # Traffic
 
@@ -310,7 +307,7 @@ class Lab(Faults, Moves, Observation):
     def _serving_processes(self) -> dict[str, list[int]]:
         """Returns the numbers of the processes that serve connections, by what they are."""
         daemons = {
-            f"{role}s": [daemon.pid for node in self._of_role(role) for daemon in node.daemons.values()]
+            f"{role}s": [daemon.pid for node in self._of_role(role) if node.is_here for daemon in node.daemons.values()]
             for role in ("endpoint", "maglev")
         }
         return {role: with_children(pids) for role, pids in daemons.items()}

@@ -17,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -36,6 +36,7 @@ from .waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where daemons are
+CONTROL = "control.sock"  # in the directory of whoever answers on one
 CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a lab share
 HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 # Between routers silence is noticed in 0.75 s (BFD, RFC 5880): were it BGP's 3 s, Maglevs whose checks go by a dead
@@ -55,6 +56,8 @@ ROUTER_SYSCTLS = {
     "net.ipv6.fib_multipath_hash_policy": "3",
     "net.ipv6.fib_multipath_hash_fields": ECMP_FIELDS,
 }
+
+HERE = "localhost"
 
 _mn_site: Site | None = None
 
@@ -87,6 +90,7 @@ class LabNode(Node):  # type: ignore[misc]
 
     role = "node"
     bgp_password = ""  # of those that speak BGP
+    server = HERE  # the machine that it is on, by the name that Mininet gives it
 
     @classmethod
     def lacking(cls) -> str:
@@ -101,11 +105,19 @@ class LabNode(Node):  # type: ignore[misc]
         self.is_dark = False  # powered off
         super().__init__(name, inNamespace, **params)
 
+    @property
+    def is_here(self) -> bool:
+        """Says whether it is on this machine: its files are then, and its processes have their numbers here."""
+        return self.server == HERE
+
     def _popen(self, cmd: Sequence[str], **params: Any) -> subprocess.Popen[bytes]:
         """Starts whatever Mininet starts for this node with the lab's id, and enters it in the ledger."""
         process = super()._popen(cmd, **{"env": self.site.environment, **params})
-        self.site.enter(Process.of(process.pid, f"{self.name}: {Path(cmd[-1]).name}"))
+        self.site.enter(Process.of(process.pid, f"{self.name}: {self._name_of(cmd)}"))
         return process
+
+    def _name_of(self, cmd: Sequence[str]) -> str:
+        return Path(cmd[-1]).name
 
     def config(
         self,
@@ -122,13 +134,16 @@ class LabNode(Node):  # type: ignore[misc]
         gateways = [f"default via {gateway}" for gateway in (default_route, default_route6) if gateway]
         lines = [*self._link_lines(), *(f"route add {route}" for route in [*gateways, *routes])]
         names = [str(interface) for interface in self.intfList()]
-        set_up = partial(interfaces.set_up, names, sysctls or {}, lines, self.site.environment)
         try:
-            namespace.within(self.pid, set_up)
+            self._set_up(names, sysctls or {}, lines)
         except LabError as error:
             raise LabError(f"{self.name}: {error}") from None
         self.start_daemons()
         return {}
+
+    def _set_up(self, names: Sequence[str], sysctls: Mapping[str, str], lines: Sequence[str]) -> None:
+        set_up = partial(interfaces.set_up, names, sysctls, lines, self.site.environment)
+        namespace.within(self.pid, set_up)
 
     def _link_lines(self) -> Iterator[str]:
         """Yields what `ip` is to do with the node's interfaces."""
@@ -163,15 +178,27 @@ class LabNode(Node):  # type: ignore[misc]
         ends = [(own, other) for own in self.intfList() if own.link for other in interfaces.ends_of(own)]
         return [(own, other) for own, other in ends if getattr(other.node, "role", "") == role]
 
-    def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, text: str | None = None, check: bool = True, timeout_s: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a command on this node, and waits for it; LabError with what it said if it fails."""
         done = subprocess.run(
             ["mnexec", "-a", str(self.pid), *command],
-            input=text, capture_output=True, text=True, env=self.site.environment, check=False,
+            input=text, capture_output=True, text=True, timeout=timeout_s, env=self.site.environment, check=False,
         )  # fmt: skip
-        if check and done.returncode != 0:
+        return self._checked(done, command) if check else done
+
+    def _checked(
+        self, done: subprocess.CompletedProcess[str], command: Sequence[str]
+    ) -> subprocess.CompletedProcess[str]:
+        if done.returncode != 0:
             raise LabError(f"{self.name}: {' '.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Writes a file of this node, which only its owner may read; returns where it is."""
+        tcp_md5.write_private(self.directory / name, text)
+        return self.directory / name
 
     def start_daemons(self) -> None:
         """Starts what this role runs; a role without daemons has nothing to do."""
@@ -206,12 +233,22 @@ class LabNode(Node):  # type: ignore[misc]
     def stop_daemons(self, number: signal.Signals = signal.SIGKILL, names: Iterable[str] = ()) -> None:
         """Sends a signal to the daemons (all, or those named) with their children, and waits for their end."""
         chosen = {name: self.daemons.pop(name) for name in (list(names) or list(self.daemons))}
-        for daemon in chosen.values():
+        self._end(chosen.values(), number)
+
+    def _end(self, daemons: Collection[subprocess.Popen[bytes] | Daemon], number: signal.Signals) -> None:
+        for daemon in daemons:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(daemon.pid, number)
-        for daemon in chosen.values():
+        for daemon in daemons:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(5)
+
+    def _file(self, name: str) -> str:
+        return str(self.directory / name)
+
+    def last_words(self, daemon: str) -> str:
+        """Returns the last line that a daemon has said; "" if it said nothing."""
+        return (self.directory / f"{daemon}.log").read_text(errors="replace").strip().rpartition("\n")[2]
 
     def outlive_owner(self) -> None:
         """Has the node live on without its shell, which ends with this process."""
@@ -319,13 +356,10 @@ class Router(LabNode):
         return [(own, other) for own, other in self.neighbours("router") if other.node.asn != self.asn]
 
     def start_daemons(self) -> None:
-        tcp_md5.write_private(self.directory / "bird.conf", self.bird_config())
+        self.write_file("bird.conf", self.bird_config())
         self.start("bird", ["bird", "-f", "-c", self._file("bird.conf"), "-s", self._file("bird.ctl")])
         if self.is_resilient:
             self.start("nexthops", [project_python(), "-m", "lab.nexthops", *self._groups])
-
-    def _file(self, name: str) -> str:
-        return str(self.directory / name)
 
     def bird_config(self) -> str:
         """Returns BIRD's configuration: for each Maglev at the other end of a link a BGP session over each family."""
@@ -465,15 +499,15 @@ class ConfiguredNode(LabNode):
 
     def config(self, cluster: Mapping[str, Any] | None = None, **params: Any) -> Any:
         """Writes `cluster`, the topology's configuration document, unless the lab has written one already."""
-        self.config_file = self.site.directory / CONFIG
-        if not self.config_file.exists():
+        self.config_file = self.directory.parent / CONFIG
+        if self.is_here and not self.config_file.exists():
             write_config(self.config_file, cluster or {})
-        self.control = self.directory / "control.sock"
+        self.control = self.site.directory / self.name / CONTROL  # where it is asked
         return super().config(**params)
 
     def start_maglev(self, command: str, *options: str) -> None:
         """Starts a daemon of `python -m maglev` on this node, as a fork of the lab's nursery."""
-        arguments = ["--config", str(self.config_file), "--control", str(self.control), *options]
+        arguments = ["--config", str(self.config_file), "--control", self._file(CONTROL), *options]
         self.start_fork(command, [command, *arguments])
 
 
@@ -490,7 +524,7 @@ class Maglev(ConfiguredNode):
         return super().config(**params)
 
     def start_daemons(self) -> None:
-        tcp_md5.write_private(self.directory / "exabgp.conf", self.exabgp_config())
+        self.write_file("exabgp.conf", self.exabgp_config())
         self.start_maglev("forwarder", "--maglev", self.name)
         exabgp = str(Path(project_python()).with_name("exabgp"))
         environment = {
@@ -507,7 +541,7 @@ class Maglev(ConfiguredNode):
         """Returns ExaBGP's configuration: the controller, and for each router at the other end of a link a session
         over each family."""
         command = [project_python(), "-m", "maglev", "controller", "--maglev", self.name]
-        command += ["--config", str(self.config_file), "--control", str(self.control)]
+        command += ["--config", str(self.config_file), "--control", self._file(CONTROL)]
         password = f"md5-password '{self.bgp_password}';\n    " if self.bgp_password else ""
         sessions = "".join(
             f"""neighbor {theirs} {{
@@ -535,18 +569,20 @@ class Endpoint(ConfiguredNode):
     """
 
     role = "endpoint"
+    DECAPSULATION = "maglev.engine.decapsulation"
 
     def config(self, servers: str = "python", **params: Any) -> Any:
         self.has_nginx = servers == "nginx"
         return super().config(**params)
 
     def start_daemons(self) -> None:
-        self.start_maglev("endpoint")
+        is_students = f"{self.DECAPSULATION}=" in self.site.variables.get("MAGLEV_STUDENT", "")  # see maglev.swap
+        way = ["--decapsulation", "tun"] if is_students else []  # a kernel's devices would leave them no packet
+        self.start_maglev("endpoint", *way)
         behind = ["--http-port", str(nginx.BEHIND_PORT)] if self.has_nginx else []
         self.start_fork("servers", [SERVERS, "--name", self.name, *behind])
         if self.has_nginx:
-            file = self.directory / "nginx.conf"
-            file.write_text(nginx.configuration(self.name, self.directory))
+            file = self.write_file("nginx.conf", nginx.configuration(self.name, self.directory))
             self.start("nginx", ["nginx", "-p", str(self.directory), "-c", str(file), "-e", "stderr"])
 
 

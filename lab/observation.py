@@ -32,7 +32,7 @@ class Observation:
         return Snapshot(
             {node.name: observe.maglev_view(node.control, True, tables) for node in hosts if node.role == "maglev"},
             {node.name: observe.router_view(node) for node in hosts if node.role == "router"},
-            self._meter.read(usage.processes({node.name: node.pid for node in hosts})),
+            self._meter.read(usage.processes({node.name: node.pid for node in hosts if node.is_here})),
             tuple(self._all_connections()),
             {address: node.name for node in hosts for end in node.intfList() for address in _addresses(node, end)},
             self.timeline.now_s,

@@ -68,10 +68,10 @@ class Site:
         self.nursery: Any = None  # the lab's `nursery.Nursery`, once there is one
 
     @classmethod
-    def create(cls, topology: str) -> Site:
-        """Makes the directory of a new lab, owned by this process."""
+    def create(cls, topology: str, identity: str = "") -> Site:
+        """Makes the directory of a new lab, owned by this process; its id is new unless it is given one."""
         with _registered():
-            site = cls(RUN_DIRECTORY / f"{topology}-{secrets.token_hex(3)}")
+            site = cls(RUN_DIRECTORY / (identity or f"{topology}-{secrets.token_hex(3)}"))
             site.directory.mkdir(mode=0o755)
             site.enter(Process.of(os.getpid(), "owner"))
         return site

@@ -26,6 +26,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]  # a command's words -> 
 
 TIMEOUT_S = 60.0
 NOBODY = "?"
+PLACED = "placed.json"  # in the directory of a lab that is on several servers: which node is where
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ class Journey:
 
 
 def shells_of(site: Site) -> dict[str, int]:
-    """Returns the processes that hold the nodes of a running lab, by name; LabError if there are none."""
+    """Returns the processes that hold the nodes of a running lab, by name; LabError if there are none, or elsewhere."""
+    if (site.directory / PLACED).exists():
+        raise LabError(f"the lab {site.id} is on several servers: what looks at labs live is for those on one machine")
     found = {}
     for process in site.ledger():
         name, _, what = process.what.partition(": ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from maglev.engine.control import ControlError, request
 
 from ..errors import LabError, WrongUse
-from ..nodes import CONFIG, LabNode, write_config
+from ..nodes import LabNode
 from .effect import Effect
 from .fault import Fault
 from .registry import Registry
@@ -56,7 +56,7 @@ class ConfigurationFaults(Registry):
 
         def give() -> None:
             if maglev is None:
-                write_config(self.directory / CONFIG, bad)
+                self.write_config(bad)
             for node in asked:
                 order = ("PUT", "/config", COMMIT_TIMEOUT_S, body) if maglev else ("POST", "/reload", COMMIT_TIMEOUT_S)
                 try:
@@ -138,14 +138,24 @@ class ConfigurationFaults(Registry):
     def _write(self, document: dict[str, Any]) -> None:
         self.config = self._validated(document)
         self.document = document
-        write_config(self.directory / CONFIG, document)
+        self.write_config(document)
         self._changed()
 
-    def _set_weight(self, node: LabNode, weight: float) -> None:
-        for pool in self.document["pools"].values():
-            for endpoint in pool.get("endpoints", []):
+    def _entries_of(self, node: LabNode) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields what the configuration says of an endpoint, by pool."""
+        for pool, said in self.document["pools"].items():
+            for endpoint in said.get("endpoints", []):
                 if str(ip_address(endpoint["address"])) in node.addresses.values():
-                    endpoint["weight"] = weight
+                    yield pool, endpoint
+
+    def _weights(self, node: LabNode) -> dict[str, float]:
+        """Returns an endpoint's weight by pool."""
+        return {pool: endpoint.get("weight", 1) for pool, endpoint in self._entries_of(node)}
+
+    def _set_weights(self, node: LabNode, weights: Mapping[str, float]) -> None:
+        """Gives an endpoint a weight by pool; 1 in one that is not named: it was not in that one before."""
+        for pool, endpoint in self._entries_of(node):
+            endpoint["weight"] = weights.get(pool, 1)
         self.reload()
 
 

@@ -197,6 +197,9 @@ class LinkFaults(NodeFaults):
     def _free_link(self, name: str, kind: str) -> Link:
         """Returns a link to which nothing of a kind, nor a flap, has been done yet; WrongUse otherwise."""
         link = self.link(name)
+        for end in (link.near.node, link.far.node):
+            if not end.is_here:
+                raise WrongUse(f"{link.name} ends on {end.server}: things are done to links within this machine only")
         if fault := self._newest(link.name, (kind, FLAP)):
             raise WrongUse(f"{link.name}: there is a fault already: {fault.what}")
         return link

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from maglev.config import Config
 from maglev.flow import TCP, Flow, pack_address
 
+from ..errors import WrongUse
 from ..verdict import Verdict
 from .chaos import Wiring, plan
 from .on_controllers import ControllerFaults
@@ -30,6 +31,10 @@ class Faults(ControllerFaults):
 
         At any time a Maglev and half of the endpoints are left alone. The plan is in the timeline, as a note.
         """
+        if away := next((node for node in self.net.hosts if not node.is_here), None):
+            raise WrongUse(
+                f"{away.name} is on {away.server}: chaos, which freezes and cuts, is for labs on one machine"
+            )
         planned = plan(self._wiring(), faults, seconds, seed)
         self.timeline.happened(
             "note", "chaos", "", faults=faults, seconds=seconds, seed=seed, plan=list(map(str, planned))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Registry:
         def wait_converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float: ...
         def drain(self, name: str) -> Fault: ...
         def _end_traffic(self) -> None: ...
+        def write_config(self, document: Mapping[str, Any]) -> None: ...
         def state_of(self, name: str) -> str: ...
 
     def _begin_registry(self) -> None:

@@ -23,7 +23,7 @@ from mininet.topo import Topo
 from wires import VIP, VIP6
 
 from lab.frr import PROGRAMS, FrrRouter
-from lab.laboratory import _Net
+from lab.network import Net
 from lab.nodes import MAGLEV_AS, LabNode, Maglev, Router
 from lab.site import Site
 from lab.waiting import wait_until
@@ -107,7 +107,7 @@ def routers():
     if shutil.which("gobgpd") is None or not (PROGRAMS / "bgpd").exists():
         pytest.skip("needs Debian's packages frr and gobgpd")
     site = Site.create("interop")
-    net = _Net(site, Triangle(), "python", lambda: None)
+    net = Net(site, Triangle(), "python", lambda: None)
     try:
         net.build()
         yield {node.name: node for node in net.hosts}
