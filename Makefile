@@ -1,7 +1,7 @@
 # Every target sets up what is missing first. ARGS goes to the command: make demo ARGS='--connections 500'
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench figures check lock clean
+.PHONY: help setup demo test bench figures gradescope check lock clean
 
 ARGS ?=
 python := .venv/bin/python
@@ -22,7 +22,11 @@ test:  ## Run all tests, or with ARGS what pytest is told (root)
 ifneq ($(strip $(ARGS)),)
 	@$(python) -m pytest $(ARGS)
 else
-	@$(python) -m pytest -n 2 tests/unit tests/paper; status=$$?; $(python) -m pytest tests/emulation && exit $$status
+	@failed=0; \
+	$(python) -m pytest -n 2 tests/unit tests/paper || failed=1; \
+	$(python) -m pytest -n 2 --dist loadfile -m 'not alone' tests/emulation || failed=1; \
+	$(python) -m pytest -m alone tests/emulation || failed=1; \
+	exit $$failed
 endif
 
 bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (root)
@@ -32,6 +36,10 @@ bench:  ## Measure speed, next to what C, XDP and DPDK can do on this machine (r
 figures:  ## Measure the paper's figures about lookup tables again, into figures/ (no root; minutes)
 	@lab/setup/provision --for=check
 	@.venv/bin/maglab figures --out figures $(ARGS)
+
+gradescope:  ## Pack an autograder for Gradescope: ARGS='--exercise 3' (no root)
+	@lab/setup/provision --for=check
+	@$(python) -m lab.classroom.gradescope.pack $(ARGS)
 
 check:  ## Lint, check types, run the unit and paper tests (no root)
 	@lab/setup/provision --for=check

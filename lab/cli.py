@@ -26,8 +26,10 @@ from .classroom.commands import register as register_classroom
 from .errors import LabError, Terminated, WrongUse
 from .figures.command import register as register_figures
 from .looking import register as register_looking
+from .persistence.command import register as register_persistence
 from .recorded import register as register_recorded
 from .results import JsonFile, check_writable, write_json
+from .topology_options import ListsTopologies, Setting, asked, assignments
 from .upkeep import register as register_upkeep
 
 app = typer.Typer(
@@ -113,12 +115,13 @@ def demo(
     raise typer.Exit(0 if result.ok else 1)
 
 
-@app.command(short_help="Build a topology and open a console on it.")
+@app.command(cls=ListsTopologies, short_help="Build a topology and open a console on it.")
 def up(
-    topology: Annotated[str, typer.Argument(help="Topology to build.")] = "rack",
+    topology: Annotated[str, typer.Argument(help="Topology to build, or a file with your own.")] = "rack",
     maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs; of each shard, where there are some.")] = None,
     endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints, in the same way.")] = None,
     clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    setting: Setting = None,
     pcap: Annotated[Path | None, typer.Option(metavar="DIR", help="Capture all links, from the first packet.")] = None,
     cluster: Cluster = "",
     ssh_config: SshConfig = None,
@@ -130,8 +133,7 @@ def up(
     from .console import converse
     from .laboratory import Lab
 
-    asked = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    options = {what: number for what, number in asked.items() if number is not None}  # or else the topology's own
+    options = asked(topology, {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}, setting)
     with Lab(topology, pcap=pcap, progress=_say, cluster=cluster, ssh_config=ssh_config, **options) as lab:
         at = [(vip.name, _in_url(vip.network.network_address), vip.port) for vip in lab.config.placed_vips]
         vips = ", ".join(f"{name} {address}:{port}" for name, address, port in at)
@@ -161,7 +163,7 @@ def run(
         return _list_scenarios()
     check_writable(json_file)
     loaded = scripts.load(script)
-    options = {**loaded.options, **loaded.chosen(_assignments(option or []))}
+    options = {**loaded.options, **loaded.chosen(assignments(option or []))}
     outcomes = []
     for number in range(seed, seed + runs):
         _say(f"{loaded.name}, seed {number}: {loaded.summary}")
@@ -185,13 +187,6 @@ def _list_scenarios() -> None:
         loaded = scripts.load(name)
         table.add_row(name, loaded.summary, loaded.protection)
     console.print(table)
-
-
-def _assignments(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise WrongUse(f"--set {text!r} is not allowed; allowed: NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
 
 
 @app.command(short_help="Measure speed, next to what C, XDP and DPDK can do.")
@@ -266,6 +261,7 @@ def simulate(
 register_classroom(app)
 register_looking(app)
 register_figures(app)
+register_persistence(app)
 register_upkeep(app)
 register_recorded(app)
 

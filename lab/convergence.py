@@ -34,19 +34,25 @@ def missing(nodes: Sequence[Any], expected: Expected) -> str:
     All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, or
     the routers on the way to them (`fabric`), and each of these Maglevs is ready, finds exactly those living endpoints
     healthy that its packets can come to, and has built the same lookup tables as others that find the same; and name
-    servers hand out exactly the VIPs that they can reach. Nothing is asked of a node that comes and goes.
+    servers hand out exactly the VIPs that they can reach. Nothing is asked of a node that comes and goes. A Maglev
+    that no endpoint answers may announce or not: it does as long as another Maglev answers.
     """
     effect = expected.effect
     settled = [node for node in nodes if node.name not in effect.unsettled]
     _check_daemons(settled)
     maglevs, endpoints = (_of_role(settled, role) for role in ("maglev", "endpoint"))
     announcing = [node for node in maglevs if node.name not in effect.withdrawn]
-    moving = _addresses(node for node in nodes if node.name in effect.unsettled)
-    wrong = _wrong_routes(_of_role(nodes, "router"), announcing, expected, moving)
     serving = [node for node in announcing if _routers_of(node, effect)]
     living = [node for node in endpoints if node.name not in effect.unhealthy]
+    reachable = _reachable(nodes, serving, living, effect)
+    doubtful = [node for node in serving if not reachable[node.name]]
+    moving = _addresses(node for node in nodes if node.name in effect.unsettled)
+    certain = [node for node in announcing if node not in doubtful]
+    routers = _of_role(nodes, "router")
+    restless = bool(doubtful) or any(router.name in effect.unsettled for router in routers)
+    wrong = _wrong_routes(routers, certain, expected, moving | _addresses(doubtful), restless)
     drained = _addresses(node for node in endpoints if node.name in effect.drained)
-    wrong = wrong or _wrong_views(serving, _reachable(nodes, serving, living, effect), drained, moving)
+    wrong = wrong or _wrong_views(serving, reachable, drained, moving)
     return wrong or _wrong_names(_of_role(settled, "nameserver"), expected, _addresses(living))
 
 
@@ -89,14 +95,15 @@ def _check_daemons(nodes: Sequence[Any]) -> None:
                 raise LabError(f"{node.name}'s {name} has ended by itself: {last}")
 
 
-def _wrong_routes(routers: Sequence[Any], announcing: Sequence[Any], expected: Expected, moving: set[str]) -> str:
+def _wrong_routes(
+    routers: Sequence[Any], announcing: Sequence[Any], expected: Expected, moving: set[str], restless: bool
+) -> str:
     """Returns which router spreads a VIP over others than it should: over all next hops on a shortest path.
 
-    Whether a router comes or goes changes what others should do, so while one does, nothing is expected of those that
-    speak to each other.
+    Whether a router comes or goes, or a Maglev may announce or not, changes what others should do: when `restless`,
+    nothing is expected of routers that speak to each other.
     """
     effect = expected.effect
-    restless = any(router.name in effect.unsettled for router in routers)
     asked = [
         router
         for router in routers
@@ -137,7 +144,7 @@ def _wrong_views(serving: Sequence[Any], reachable: Mapping[str, set[str]], drai
     for node in serving:
         living = reachable[node.name]
         view = observe.maglev_view(node.control)
-        if view is None or not view.status["ready"]:
+        if view is None or (living and not view.status["ready"]):
             return f"{node.name}'s forwarder is not ready"
         for pool, state in view.status["pools"].items():
             members = {*state["healthy"], *state["unhealthy"]} - moving

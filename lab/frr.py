@@ -21,11 +21,13 @@ from typing import Any
 from . import tcp_md5
 from .bird import ANSWER_TIMEOUT_S, ESTABLISHED, LinuxRouting
 from .errors import CannotStart
-from .nodes import BFD_INTERVAL_MS, BFD_MULTIPLIER, HOLD_TIME_S, MAGLEV_AS, Router
+from .nodes import BFD_INTERVAL_MS, BFD_MULTIPLIER, HOLD_TIME_S, MAGLEV_AS, MOST_PATHS, Router
+from .waiting import wait_until
 
 PROGRAMS = Path("/usr/lib/frr")
 OWNER = "frr"  # whom the daemons become once they have what only root may have
-MOST_PATHS = 64
+START_TIMEOUT_S = 20.0
+SOCKETS = {"zebra": ("zserv.api", "zebra.vty"), "bfdd": ("bfdd.vty",), "bgpd": ("bgpd.vty",)}  # in its directory
 FAMILIES = {4: "ip", 6: "ipv6"}  # FRR's words for IP versions
 # The kernel drops next-hop objects with their link, and says nothing: after a short cut zebra took them for installed.
 ZEBRA_LINES = ("no zebra nexthop kernel enable",)
@@ -90,8 +92,22 @@ class FrrRouter(Router):
             own = ["-f", str(file), "-i", self._file(f"{name}.pid"), "-z", self._file("zserv.api")]
             if name == "bfdd":
                 own += ["--bfdctl", self._file("bfdd.sock")]
+            for left in SOCKETS[name]:  # of one that was killed
+                (self.directory / left).unlink(missing_ok=True)
             log = ["--log", "stdout", "--log-level", "warnings", "-P", "0"]
             self.start(name, [str(PROGRAMS / name), *own, "--vty_socket", str(self.directory), *log])
+            self._wait_for(name)
+
+    def _wait_for(self, daemon: str) -> None:
+        """Waits until a daemon listens: what finds no zebra tries again seconds later, and has no BFD until then."""
+
+        def missing() -> str:
+            if self.daemons[daemon].poll() is not None:
+                words = (self.directory / f"{daemon}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+                raise CannotStart(f"{self.name}'s FRR does not run: {daemon} says: {words or 'nothing'}")
+            return "" if all((self.directory / name).is_socket() for name in SOCKETS[daemon]) else "it does not listen"
+
+        wait_until(missing, START_TIMEOUT_S, f"starting {self.name}'s {daemon}")
 
     def console_command(self) -> list[str]:
         """Returns how FRR's own console is started."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import os
 import subprocess
 import time
@@ -18,7 +17,6 @@ from typing import Any
 import yaml
 from mininet.log import setLogLevel
 from mininet.net import Mininet
-from mininet.topo import Topo
 
 import maglev.config
 from maglev.config import Vip
@@ -27,13 +25,15 @@ from maglev.swap import VARIABLE as STUDENT
 
 from . import convergence, interrupts, particulars, tcp_md5, timeline, wiring
 from .capture import Captures
+from .catalogue import load_topology, name_of
+from .catalogue import topology_names as topology_names  # where others look for it
 from .connections import Connections
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
 from .moves import Moves
 from .network import Net, machines
-from .nodes import CONFIG, ROOT, LabNode, nursery_of
+from .nodes import CONFIG, LabNode, nursery_of
 from .observation import Observation
 from .site import Site
 from .timeline import Timeline
@@ -47,16 +47,15 @@ SERVERS = ("python", "nginx")
 
 
 class Lab(Faults, Moves, Observation):
-    """A running topology; a context manager. `options` are the topology's own, such as `maglevs=3`.
+    """A running topology, named or in a file of one's own; a context manager. `options` are its own, as `maglevs=3`.
 
     `hash` is maglev, modulo, ring or rendezvous; `connection_table=False` switches the connection tables off. Both
     are there to show what Maglev saves one from. `servers` is what serves HTTP on the endpoints: python or nginx.
     `configure` may change the Maglevs' configuration before it is served. `student` has files whose functions
-    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `pcap` names a
-    stand in the place of one of `maglev`'s modules, named as the key, in all daemons of the lab. `pcap` names a
-    directory for captures of all links, from the first packet on. `progress` is told, in a few words, what is done.
-    `cluster` names the servers that nodes are put on, if not this one alone, and `ssh_config` a file for ssh to read
-    in place of the user's (docs/cluster.md).
+    stand in the place of a module's, named as the key: one of `maglev`, in all daemons of the lab, or of `lab.sdn`, in
+    controllers. `pcap` names a directory for captures of all links, from the first packet on. `progress` is told, in a
+    few words, what is done. `cluster` names the servers that nodes are put on, if not this one alone, and `ssh_config`
+    a file for ssh to read in place of the user's (docs/cluster.md).
     """
 
     def __init__(
@@ -75,10 +74,11 @@ class Lab(Faults, Moves, Observation):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.topology = topology
+        self.topology = name_of(topology)
         self._topo = load_topology(topology, options)
         self.wiring = wiring.of_topo(self._topo)
         self.document = copy.deepcopy(self._topo.cluster)
+        self.document.setdefault("forwarder", {})
         self.document["forwarder"] |= {"hash": hash, "connection_table": {"enabled": connection_table}}
         if student:
             self.document["forwarder"]["engine"] = "socket"  # which decides by the reference: compiled code stays ours
@@ -366,22 +366,3 @@ def _check_namespaces() -> None:
         raise CannotStart(
             f"this machine does not let Mininet make namespaces: {tried.stderr.strip()}; see maglab doctor"
         )
-
-
-def topology_names() -> list[str]:
-    """Returns the topologies that there are."""
-    return sorted(path.stem for path in (ROOT / "topologies").glob("[a-z]*.py"))
-
-
-def load_topology(name: str, options: Mapping[str, Any]) -> Topo:
-    """Returns a topology by name; WrongUse for one that is not there, or an option that it does not take."""
-    there = topology_names()
-    if name not in there:
-        raise WrongUse(f"there is no topology {name!r}; there are {', '.join(there)}")
-    make = importlib.import_module(f"topologies.{name}").topos[name]
-    try:
-        return make(**options)
-    except ValueError as error:
-        raise WrongUse(f"topology {name}: {error}") from None
-    except TypeError as error:
-        raise WrongUse(f"topology {name} does not take these options: {error}") from None

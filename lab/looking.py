@@ -12,6 +12,7 @@ import typer
 from .errors import CannotStart, WrongUse
 from .results import JsonFile, check_writable, write_json
 from .site import Site, sites
+from .topology_options import ListsTopologies, Setting, asked
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command(short_help="Follow a packet through a lab that runs.")(trace)
     app.command(short_help="Show a running lab, live.")(top)
     app.command(short_help="Show what crosses a link, live or from captures.")(pcap)
-    app.command(short_help="Draw a topology.")(graph)
+    app.command(cls=ListsTopologies, short_help="Draw a topology.")(graph)
 
 
 class Format(StrEnum):
@@ -78,31 +79,31 @@ def pcap(
     """Show what crosses a link of a running lab (`maglab pcap r1-m1`), or what captures hold, merged by time."""
     from . import watching
 
-    asked = watching.Asked(what, flow, only, write, pipe, seconds)
-    if asked.files:
-        watching.read(asked, typer.echo)
+    wanted = watching.Asked(what, flow, only, write, pipe, seconds)
+    if wanted.files:
+        watching.read(wanted, typer.echo)
         return
     if os.geteuid() != 0:
         raise CannotStart("only root may enter a lab's nodes: run it with sudo")
-    watching.watch(asked, _running(lab), typer.echo)
+    watching.watch(wanted, _running(lab), typer.echo)
 
 
 def graph(
-    topology: Annotated[str, typer.Argument(help="Topology to draw.")] = "rack",
+    topology: Annotated[str, typer.Argument(help="Topology to draw, or a file with your own.")] = "rack",
     maglevs: Annotated[int | None, typer.Option(help="Number of Maglevs.")] = None,
     endpoints: Annotated[int | None, typer.Option(help="Number of service endpoints.")] = None,
     clients: Annotated[int | None, typer.Option(help="Number of clients.")] = None,
+    setting: Setting = None,
     format: Annotated[Format | None, typer.Option(help="Default: as FILE ends, else text.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
     all_nodes: Annotated[bool, typer.Option("--all", help="Draw every node, however many are wired alike.")] = False,
 ) -> None:
     """Draw a topology: `maglab graph rack --maglevs 4 -o rack.svg`. Needs no root."""
     from . import graph as drawing
-    from .laboratory import load_topology
+    from .catalogue import load_topology
     from .wiring import of_topo
 
-    given = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-    options = {name: number for name, number in given.items() if number is not None}
+    options = asked(topology, {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}, setting)
     check_writable(output, "--output")
     wiring = of_topo(load_topology(topology, options))
     drawn = drawing.draw(wiring, format or drawing.format_of(output), everyone=all_nodes)

@@ -41,6 +41,7 @@ HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 # spine would take endpoints for dead that live.
 BFD_INTERVAL_MS, BFD_MULTIPLIER = 150, 5
 ROUTER_AS, MAGLEV_AS = 65000, 65001
+MOST_PATHS = 250  # of equal length, that a router spreads over: BIRD takes 255, FRR as Debian builds it 256
 BIRD_TABLE = 100  # the kernel's table that BIRD writes where another daemon makes next-hop groups of its routes
 # ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
 # same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.
@@ -392,7 +393,7 @@ protocol bfd {{
     error wait time 1, 2;"""
         return f"""protocol kernel {{
 {table}    ipv{version} {{ import none; export where source = RTS_BGP; }};
-    merge paths on limit 64;
+    merge paths on limit {MOST_PATHS};
 }}
 filter only_vips{version} {{
     if net ~ [ {network}{{{network.prefixlen},{network.max_prefixlen}}} ] then accept;
@@ -557,13 +558,16 @@ class Endpoint(ConfiguredNode):
     """
 
     role = "endpoint"
+    DECAPSULATION = "maglev.engine.decapsulation"
 
     def config(self, servers: str = "python", **params: Any) -> Any:
         self.has_nginx = servers == "nginx"
         return super().config(**params)
 
     def start_daemons(self) -> None:
-        self.start_maglev("endpoint")
+        is_students = f"{self.DECAPSULATION}=" in self.site.variables.get("MAGLEV_STUDENT", "")  # see maglev.swap
+        way = ["--decapsulation", "tun"] if is_students else []  # a kernel's devices would leave them no packet
+        self.start_maglev("endpoint", *way)
         behind = ["--http-port", str(nginx.BEHIND_PORT)] if self.has_nginx else []
         self.start_fork("servers", [SERVERS, "--name", self.name, *behind])
         if self.has_nginx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from .nodes import ROOT
 
+SECRET = re.compile(r"(\bbgp_password=).+")
 PACKAGES = ("exabgp", "mininet", "numba", "numpy", "pyroute2", "scapy")
 
 
@@ -32,8 +34,8 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """Returns how this process was started."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Returns how this process was started; not with which password."""
+    return shlex.join([Path(sys.argv[0]).name, *(SECRET.sub(r"\1(not shown)", word) for word in sys.argv[1:])])
 
 
 def machine() -> str:

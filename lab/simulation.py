@@ -167,19 +167,20 @@ class Simulation:
         gone = set()
         for change in changes:
             there, number = (maglevs if change.is_maglev else endpoints), change.number
-            if (number in there) == (change.what == "add") and not (change.what == "add" and number in drained):
+            is_drained = not change.is_maglev and number in drained
+            if (number in there) == (change.what == "add") and not (change.what == "add" and is_drained):
                 raise WrongUse(f"{change}: {change.whom} is {'there already' if number in there else 'not there'}")
             limit = MOST_MAGLEVS if change.is_maglev else MOST_ENDPOINTS
             if number >= limit:
                 raise WrongUse(f"{change}: allowed are numbers from 1 to {limit:,}")
+            if not change.is_maglev:
+                drained.discard(number)
             if change.what == "drain":
                 drained.add(number)
             elif change.what == "kill":
                 there.remove(number)
-                drained.discard(number)
                 gone |= set() if change.is_maglev else {number}
             else:
-                drained.discard(number)
                 there[:] = sorted({*there, number})
         if not maglevs:
             raise WrongUse("the last Maglev cannot be killed: there would be nothing to simulate")

@@ -7,6 +7,7 @@ influence, weight 0 takes no slot, and where there is no backend every slot hold
     modulo      even to the slot, and nearly all slots change when one backend leaves
     ring        uneven; only the slots of the backend that left change
     rendezvous  uneven; only the slots of the backend that left change
+    bounded     rendezvous, but nobody gets much more than is due; hardly more slots change than with that
 
 All fill a table beforehand, as Maglev does: the comparison is of who gets the slots, not of how fast one is found.
 """
@@ -83,8 +84,28 @@ def ring_shares(names: Sequence[str], points: int = POINTS) -> NDArray[np.float6
 def rendezvous_table(names: Sequence[str], table_size: int = TABLE_SIZE, weights: ArrayLike | None = None) -> Table:
     """Returns the table where a slot has the backend that scores highest for it (Thaler and Ravishankar, 1998)."""
     return _for_those_with_weight(
-        names, table_size, weights, lambda live, weights: _highest_scores(_seeds(live), weights, table_size)
-    )
+        names, table_size, weights,
+        lambda live, weights: _highest_scores(_seeds(live), weights, table_size, np.full(len(live), table_size)),
+    )  # fmt: skip
+
+
+def bounded_table(
+    names: Sequence[str], table_size: int = TABLE_SIZE, weights: ArrayLike | None = None, slack: float = 0.1
+) -> Table:
+    """Returns the table where a slot has the backend that scores highest for it, of those that have room.
+
+    Nobody gets more than `1 + slack` times what is due to its weight, rounded up (Mirrokni, Thorup, Zadimoghaddam,
+    "Consistent Hashing with Bounded Loads", 2018, with scores in the place of a ring).
+    """
+    if not 0 < slack < np.inf:
+        raise ValueError(f"slack is {slack}; allowed: a number above 0")
+
+    def build(live: list[str], weights: Weights) -> Table:
+        relative = weights / weights.max()
+        rooms = np.ceil((1 + slack) * table_size * (relative / relative.sum())).astype(np.int64)
+        return _highest_scores(_seeds(live), weights, table_size, rooms)
+
+    return _for_those_with_weight(names, table_size, weights, build)
 
 
 TABLES: Mapping[str, Callable[[Sequence[str], int, ArrayLike | None], Table]] = {
@@ -163,13 +184,13 @@ def _points(seeds: Hashes, counts: NDArray[np.int64]) -> Hashes:
 
 
 @compiled
-def _highest_scores(seeds: Hashes, weights: Weights, table_size: int) -> Table:
-    """Returns for each slot the backend with the highest score, int32 (M,).
+def _highest_scores(seeds: Hashes, weights: Weights, table_size: int, rooms: NDArray[np.int64]) -> Table:
+    """Returns for each slot, in order, the backend with the highest score of those with room left, int32 (M,).
 
     With u in (0, 1), the hash of slot and backend, -w / ln u wins as often as w says (Schindelhauer and Schomaker,
     2005). Among equals the highest u has the highest score, and the logarithm is saved.
     """
-    table = np.empty(table_size, np.int32)
+    table, left = np.empty(table_size, np.int32), rooms.copy()
     equal = weights.min() == weights.max()
     for slot in range(table_size):
         slot_hash = _mix(GOLDEN * np.uint64(slot + 1))
@@ -177,7 +198,8 @@ def _highest_scores(seeds: Hashes, weights: Weights, table_size: int) -> Table:
         for backend in range(len(seeds)):
             u = (float(_mix(seeds[backend] ^ slot_hash) >> np.uint64(11)) + 0.5) * 2.0**-53
             score = u if equal else -weights[backend] / np.log(u)
-            if score > highest:
+            if score > highest and left[backend] > 0:
                 best, highest = backend, score
         table[slot] = best
+        left[best] -= 1
     return table

@@ -1,8 +1,10 @@
 """ECMP: how a router spreads flows over equal next hops, and which flows another set of next hops moves.
 
-A flow's hash is a point in [0, 1); a router maps points to next hops. Two maps are in use: the hash threshold, an equal
-interval to each next hop in order (RFC 2992), and the resilient table, whose buckets stay where they are if they can
-(Linux: nexthop-group-resilient.rst). Maglev lives with what either moves (Maglev §3.3).
+A router hashes addresses alone (layer 3), or ports as well (layer 4), with a seed of its own: Linux's
+`fib_multipath_hash_policy` 0 and 1 (ip-sysctl.rst). A flow's hash is a point in [0, 1), and a router maps points to
+next hops. Two maps are in use: the hash threshold, an equal interval to each next hop in order (RFC 2992), and the
+resilient table, whose buckets stay where they are if they can (Linux: nexthop-group-resilient.rst). Maglev lives with
+what either moves (Maglev §3.3).
 
 Unequal weights are left out: VIPs are announced alike by all Maglevs.
 """
@@ -12,7 +14,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from hashlib import blake2b
 from itertools import pairwise
+
+from .flow import Flow
+
+ADDRESSES, PORTS = 3, 4  # layers by which routers hash
+POINT_BITS = 64
+
+
+def hash_key(flow: Flow, layer: int = PORTS) -> bytes:
+    """Returns what of a flow a router hashes: both addresses (layer 3), or the whole 5-tuple (layer 4).
+
+    ValueError for another layer.
+    """
+    if layer not in (ADDRESSES, PORTS):
+        raise ValueError(f"layer={layer!r} is not allowed; allowed: {ADDRESSES} or {PORTS}")
+    return flow.key() if layer == PORTS else flow.source + flow.destination
+
+
+def point(flow: Flow, layer: int = PORTS, seed: int = 0) -> Fraction:
+    """Returns a flow's hash as a point in [0, 1); each seed, from 0 to 2^64 - 1, has another hash."""
+    digest = blake2b(hash_key(flow, layer), digest_size=POINT_BITS // 8, key=seed.to_bytes(8, "big")).digest()
+    return Fraction(int.from_bytes(digest, "big"), 1 << POINT_BITS)
 
 
 def threshold(point: Fraction | float, hops: Sequence[str]) -> str:
@@ -59,6 +83,16 @@ def resilient_moves(table: Sequence[str], hops: Sequence[str]) -> Fraction:
     """
     changed = sum(old != new for old, new in zip(table, resilient_update(table, hops), strict=True))
     return Fraction(changed, len(table))
+
+
+def expected_moves(before: Sequence[str], after: Sequence[str], buckets: int | None = None) -> Fraction:
+    """Returns the share of flows that get another next hop when `before` becomes `after`.
+
+    By hash threshold; with `buckets`, by a resilient table of so many that has served nothing else.
+    """
+    if buckets is None:
+        return threshold_moves(before, after)
+    return resilient_moves(resilient_table(before, buckets), after)
 
 
 def _wanted(hops: Sequence[str], buckets: int) -> list[int]:

@@ -19,7 +19,8 @@ from . import config as configuration
 from . import metrics
 from .config import Config
 from .config_diff import diff, in_words
-from .engine import decapsulation, delivery, machine
+from .direct_return import troubles_of
+from .engine import decapsulation, delivery, machine, survey
 from .engine.control import ControlServer, Routes
 from .engine.exposition import Exposition, MetricsServer
 from .engine.held_vips import HeldVips, connected_addresses
@@ -119,10 +120,16 @@ class EndpointDaemon:
             "config": {"file": str(self._file), "refused": self._refusal},
             "vips": _shown(self._holding.vips),
             "vips_that_left": _shown(self._holding.left),
+            "troubles": self._troubles(),
             "decapsulation": self._delivery.name,
             "delivered": decapsulation.delivered_by_devices(),
             "drops": {reason.value: count for reason, count in sorted(reasons.items())},
         }
+
+    def _troubles(self) -> list[str]:
+        """Returns what keeps this machine from answering as one of its VIPs, whoever has set it so."""
+        vips = {vip.network_address for vip in self._holding.vips if vip.num_addresses == 1}
+        return sorted(troubles_of(survey.machine(), vips, self._own[0]))
 
     def _view(self) -> metrics.EndpointView:
         return metrics.EndpointView(

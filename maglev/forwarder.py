@@ -70,7 +70,7 @@ class ForwarderDaemon:
         self._carried: frozenset[Member] = frozenset()
         self._neighbours = Neighbours(on_change=self._follow)
         self._vip_path = VipPath(self._maglev.addresses)
-        self._prober = Prober(on_change=lambda states: self._rebuild(), path=self._vip_path, seed=name)
+        self._prober = Prober(lambda states: self._rebuild(), path=self._vip_path, seed=name)
         self._plan: health.Plan
         self._rebuilding = threading.RLock()
         self._draining = False
@@ -341,7 +341,7 @@ class ForwarderDaemon:
         with self._rebuilding:
             self._carried = carried_over(self._vips, self._config, config, self._maglev.shard)
             self._config, self._plan = config, plan
-            self._prober.set_checks(plan.checks)
+            self._prober.set_checks(plan.checks, doubting=plan.of_endpoints)
             self._rebuild()
         self._targets = self._targets_of(config)  # now that no packet is sent to the others any more
         self._neighbours.set_targets(self._targets)

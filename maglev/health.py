@@ -88,6 +88,7 @@ class Plan:
                 for method in member.health_checks:
                     check = Check(member.address, method, address if method.through == "vip" else None)
                     found.setdefault((member.address, method), {})[check] = None
+        self.of_endpoints = frozenset(check for checks in found.values() for check in checks)
         for peer in (peer for shard in config.allies(maglev.shard) for peer in config.peers(shard)):
             for method in peer.health_checks if peer.address != maglev.address else ():
                 through = peer.address if method.through == "vip" else None  # it answers a ping that came in GRE itself

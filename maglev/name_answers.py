@@ -110,25 +110,41 @@ def _edns(request: DNSRecord, source: Address) -> tuple[RR | None, Subnet | None
         raise _Refusal(BADVERS)
     for option in found[0].rdata if isinstance(found[0].rdata, list) else []:
         if option.code == CLIENT_SUBNET:
-            return found[0], _subnet(bytes(option.data))
+            return found[0], _told(bytes(option.data))
     return found[0], None
 
 
-def _subnet(option: bytes) -> Subnet:
-    """Reads a client subnet (RFC 7871 §6): family, source prefix length, scope (0 in queries), address cut short."""
+def _told(option: bytes) -> Subnet:
+    try:
+        return client_subnet(option)
+    except ValueError:
+        raise _Refusal(RCODE.FORMERR) from None
+
+
+def client_subnet(option: bytes) -> Subnet:
+    """Reads a query's client subnet (RFC 7871 §6): family, source prefix length, scope (0), address cut short.
+
+    ValueError for what RFC 7871 does not allow.
+    """
     kinds: dict[int, type[IPv4Address] | type[IPv6Address]] = {1: IPv4Address, 2: IPv6Address}
     family = int.from_bytes(option[:2], "big")
     if len(option) < 4 or family not in kinds or option[3]:
-        raise _Refusal(RCODE.FORMERR)
+        raise ValueError("no option of a query, or of a family that is unknown")
     kind = kinds[family]
     size = kind(0).max_prefixlen // 8
     length, given = option[2], option[4:]
     if length > 8 * size or len(given) != -(-length // 8):
-        raise _Refusal(RCODE.FORMERR)
+        raise ValueError("an address that is not as long as the prefix needs")
     address = int.from_bytes(given.ljust(size, b"\0"), "big")
     if length < 8 * size and address & ((1 << (8 * size - length)) - 1):
-        raise _Refusal(RCODE.FORMERR)
+        raise ValueError("bits beyond the prefix")
     return Subnet(kind(address), length)
+
+
+def answered_subnet(subnet: Subnet, scope: int) -> bytes:
+    """Returns the option of an answer: the query's, and for which prefix length the answer holds, `scope`."""
+    family = 1 if subnet.address.version == 4 else 2
+    return bytes([0, family, subnet.prefix_length, scope]) + subnet.address.packed[: -(-subnet.prefix_length // 8)]
 
 
 def _fill(reply: DNSRecord, zone: Zone, chooser: Chooser, subnet: Subnet) -> int:
@@ -183,9 +199,7 @@ def _soa(zone: Zone) -> RR:
 def _add_edns(reply: DNSRecord, edns: RR, subnet: Subnet | None, scope: int) -> None:
     options = []
     if subnet is not None:
-        family = 1 if subnet.address.version == 4 else 2
-        address = subnet.address.packed[: -(-subnet.prefix_length // 8)]
-        options = [EDNSOption(CLIENT_SUBNET, bytes([0, family, subnet.prefix_length, scope]) + address)]
+        options = [EDNSOption(CLIENT_SUBNET, answered_subnet(subnet, scope))]
     reply.add_ar(EDNS0(udp_len=LARGEST_UDP_BYTES, opts=options))
 
 

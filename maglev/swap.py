@@ -1,10 +1,10 @@
-"""Puts a student's functions in the place of this package's own: for a lab in which their code carries the traffic.
+"""Puts a student's functions in the place of those that are there: for a lab in which their code carries the traffic.
 
     MAGLEV_STUDENT='maglev.hashing=/home/ada/work/03_hashing/solution.py' python -m maglev forwarder …
 
 A student's file has the signatures of the module that it stands for, or of several. Every public function or class
-that both have is exchanged, wherever this package holds it. Compiled code is not: such a forwarder decides by the
-reference.
+that both have is exchanged, wherever its package holds it: `maglev`, or `lab` in a router's controller. Compiled code
+is not: such a forwarder decides by the reference.
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ from .errors import MaglevError
 VARIABLE = "MAGLEV_STUDENT"  # MODULE=FILE, several parted by a colon
 
 
-def swap_in_from_environment() -> None:
-    """Puts in what the environment says; nothing, if it says nothing. MaglevError for a file that cannot be used."""
+def swap_in_from_environment(package: str = "maglev") -> list[str]:
+    """Puts in what the environment says of a package's modules; returns the names of what was exchanged.
+
+    What it says of another package's is left to those who run that. MaglevError for a file that cannot be used.
+    """
+    exchanged: list[str] = []
     for entry in filter(None, os.environ.get(VARIABLE, "").split(":")):
         module, found, file = entry.partition("=")
         if not found:
             raise MaglevError(f"{VARIABLE} is {entry!r}; allowed: MODULE=FILE, such as maglev.hashing=solution.py")
-        swap_in(module, Path(file))
+        if _package(module) == package:
+            exchanged += swap_in(module, Path(file))
+    return exchanged
 
 
 def swap_in(name: str, file: Path) -> list[str]:
@@ -41,11 +47,15 @@ def swap_in(name: str, file: Path) -> list[str]:
     theirs = dict(_own(student))
     exchanged = {key: value for key, value in _own(original) if key in theirs}
     pairs = [(value, theirs[key]) for key, value in exchanged.items()]
-    ours = [module for key, module in list(sys.modules.items()) if key.partition(".")[0] == "maglev"]
+    ours = [module for key, module in list(sys.modules.items()) if _package(key) == _package(name)]
     for module in ours:
         for key, value in [(key, value) for key, value in vars(module).items() if not key.startswith("__")]:
             setattr(module, key, _exchanged(value, pairs))
     return sorted(exchanged)
+
+
+def _package(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _own(module: ModuleType) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,8 @@ edge, isp, c, by a spine and an edge that are chosen anew: often others than tho
 All namespaces share one kernel, whose hash is the same in each. If every tier hashed alike, an edge that gets only
 flows with a small hash would send all of them to its first spine, that one to its first leaf, and so on: paths starve.
 `hashing` says what is done about it: `fields`, each tier hashes by other fields of the packet, all with the ports;
-`seeds`, each router has a seed of its own (Linux 6.11 and later); `alike`, nothing, so that it shows.
+`seeds`, each router has a seed of its own (Linux 6.11 and later); `alike`, nothing, so that it shows. `router=frr` runs
+FRR in BIRD's place, on all tiers.
 
     sudo mn --custom topologies/pod.py --topo pod,spines=4,hashing=alike
 """
@@ -37,17 +38,18 @@ sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the fil
 
 from mininet.topo import Topo
 
+from lab import allowed
 from lab.fabric import HASHINGS, hash_sysctls
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
-from lab.nodes import Client, Endpoint, Maglev, Router
-from topologies.rack import CLIENTS, ENDPOINTS, MAGLEVS, VIP_PREFIX, VIP_PREFIX6, cluster
+from lab.nodes import Client, Endpoint, Maglev
+from topologies.rack import CLIENTS, ENDPOINTS, MAGLEVS, VIP_PREFIX, VIP_PREFIX6, cluster, router_class
 
 PROVIDER, EDGE, SPINE, LEAF = range(4)  # tiers, from the internet inwards
 NAMES = ("isp", "edge", "spine", "leaf")
 ASES = (64900, 65100, 65200, 65300)  # of leaves, the one before the first
 BETWEEN = 3  # the second byte of addresses between routers
 MOST = 16  # of routers in a tier, of Maglevs or endpoints in a rack, of racks of a kind
-MOST_LINKS = 250  # between routers: one /24 each, numbered by its third byte
+MOST_LINKS = 250  # of a kind: one /24 each, numbered by its third byte
 
 
 class Pod(Topo):  # type: ignore[misc]
@@ -55,20 +57,23 @@ class Pod(Topo):  # type: ignore[misc]
 
     def build(
         self, edges: int = 2, spines: int = 2, maglev_racks: int = 2, endpoint_racks: int = 2,
-        maglevs: int = 2, endpoints: int = 2, clients: int = 2, hashing: str = "fields",
+        maglevs: int = 2, endpoints: int = 2, clients: int = 2, hashing: str = "fields", router: str = "bird",
     ) -> None:  # fmt: skip
         """Wires the pod; `maglevs` and `endpoints` are those of each rack. ValueError for what cannot be wired."""
-        counts = {"edges": edges, "spines": spines, "maglev_racks": maglev_racks, "endpoint_racks": endpoint_racks}
-        counts |= {"maglevs": maglevs, "endpoints": endpoints, "clients": clients}
-        for what, number in counts.items():
-            if not isinstance(number, int) or not 1 <= number <= MOST:
-                raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {MOST}")
-        if hashing not in HASHINGS:
-            raise ValueError(f"hashing={hashing!r} is not allowed; allowed: {', '.join(HASHINGS)}")
-        racks = maglev_racks + endpoint_racks
-        if (links := edges + edges * spines + spines * racks) > MOST_LINKS:
-            raise ValueError(f"{links} links between routers are not allowed; allowed: at most {MOST_LINKS}")
-        self.cluster = cluster(maglev_racks * maglevs, endpoint_racks * endpoints)
+        allowed.some(MOST, edges=edges, spines=spines, maglev_racks=maglev_racks, endpoint_racks=endpoint_racks)
+        allowed.some(MOST, maglevs=maglevs, endpoints=endpoints, clients=clients)
+        allowed.one_of("hashing", hashing, HASHINGS)
+        racks, all_maglevs, all_endpoints = (
+            maglev_racks + endpoint_racks,
+            maglev_racks * maglevs,
+            endpoint_racks * endpoints,
+        )
+        links = edges + edges * spines + spines * racks
+        for count, what in ((links, "links between routers"), (all_maglevs, "Maglevs"), (all_endpoints, "endpoints")):
+            if count > MOST_LINKS:
+                raise ValueError(f"{count} {what} are not allowed; allowed: at most {MOST_LINKS}")
+        self.cluster = cluster(all_maglevs, all_endpoints)
+        self._router = router_class(router)
         self._hashing, self._links = hashing, 0
         self._add_routers((1, edges, spines, racks))
         for number in range(1, clients + 1):
@@ -85,7 +90,7 @@ class Pod(Topo):  # type: ignore[misc]
                 name = f"{NAMES[tier]}{number}"
                 self.addHost(
                     name,
-                    cls=Router,
+                    cls=self._router,
                     asn=asn,
                     hashing=hashing,
                     vip_prefix=VIP_PREFIX,

@@ -36,12 +36,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the file: from the project's directory
 
 from mininet.topo import Topo
 
+from lab import allowed
 from lab.frr import FrrRouter
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
 from lab.nodes import Client, Endpoint, Maglev, Router, Switch
@@ -57,23 +58,21 @@ class Rack(Topo):  # type: ignore[misc]
     """N Maglevs and K endpoints behind one router, or behind several that share a switch."""
 
     router_class = Router
+    own: Mapping[str, object] = {}  # what routers are told besides, by racks of other kinds
 
     def build(
         self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, bgp_password: str = "",
-        router: str = "bird", **own: object,
+        router: str = "bird",
     ) -> None:  # fmt: skip
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250. `own` has routers' options.
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250.
 
         With a `bgp_password` routers and Maglevs sign their BGP sessions; it is kept out of logs and process lists.
         """
         self._speaking = {"bgp_password": checked(bgp_password)}
-        numbers = {"maglevs": maglevs, "endpoints": endpoints, "clients": clients, "routers": routers}
-        for what, number in numbers.items():
-            if not isinstance(number, int) or not 1 <= number <= LIMIT:
-                raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
+        allowed.some(LIMIT, maglevs=maglevs, endpoints=endpoints, clients=clients, routers=routers)
         self.cluster = cluster(maglevs, endpoints)
         self._routers, self._clients = routers, clients
-        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **own}
+        self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **self.own}
         self.router_class = router_class(router, self.router_class)
         if routers == 1:
             self.addHost("r1", cls=self.router_class, **self._router_options)
@@ -140,8 +139,7 @@ class Rack(Topo):  # type: ignore[misc]
 def router_class(name: str, bird: type = Router) -> type:
     """Returns what a router is that runs `bird` or `frr`; ValueError for another."""
     classes = {"bird": bird, "frr": FrrRouter}
-    if name not in classes:
-        raise ValueError(f"router={name!r} is not allowed; allowed: {' or '.join(classes)}")
+    allowed.one_of("router", name, classes)
     return classes[name]
 
 

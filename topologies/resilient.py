@@ -19,9 +19,11 @@ import sys
 
 sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the file: from the project's directory
 
-from topologies.rack import Rack
+from lab import allowed
+from topologies.rack import LIMIT, Rack
 
 ECMP = ("resilient", "threshold")
+LONGEST_IDLE_S = 86400
 MOST_BUCKETS = 65535  # struct nhmsg's attribute is 16 bits wide
 
 
@@ -38,13 +40,13 @@ class Resilient(Rack):
         idle_timer_s: float = 0.0,
     ) -> None:
         """Wires the rack; ValueError for what the router could not do."""
-        if ecmp not in ECMP:
-            raise ValueError(f"ecmp={ecmp!r} is not allowed; allowed: {' or '.join(ECMP)}")
-        if not maglevs <= buckets <= MOST_BUCKETS:
-            raise ValueError(f"buckets={buckets!r} is not allowed; allowed: {maglevs} (the Maglevs) to {MOST_BUCKETS}")
-        if idle_timer_s < 0:
-            raise ValueError(f"idle_timer_s={idle_timer_s!r} is not allowed; allowed: 0 (none) or more seconds")
-        super().build(maglevs, endpoints, clients, ecmp=ecmp, buckets=buckets, idle_timer_s=idle_timer_s)
+        allowed.one_of("ecmp", ecmp, ECMP)
+        allowed.some(LIMIT, maglevs=maglevs)
+        allowed.whole("buckets", buckets, maglevs, MOST_BUCKETS)
+        if idle_timer_s != 0:
+            allowed.amount("idle_timer_s", idle_timer_s, LONGEST_IDLE_S)
+        self.own = {"ecmp": ecmp, "buckets": buckets, "idle_timer_s": idle_timer_s}
+        super().build(maglevs, endpoints, clients)
 
 
 topos = {"resilient": Resilient}

@@ -20,6 +20,7 @@ import sys
 
 sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the file: from the project's directory
 
+from lab import allowed
 from lab.sdn_router import SdnRouter
 from topologies.rack import Rack
 
@@ -35,9 +36,9 @@ class Sdn(Rack):
         self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, datapath: str = "auto", bgp_password: str = ""
     ) -> None:
         """Wires the rack; ValueError for a datapath that there is not."""
-        if datapath not in DATAPATHS:
-            raise ValueError(f"datapath={datapath!r} is not allowed; allowed: {', '.join(DATAPATHS)}")
-        super().build(maglevs, endpoints, clients, bgp_password=bgp_password, datapath=datapath)
+        allowed.one_of("datapath", datapath, DATAPATHS)
+        self.own = {"datapath": datapath}
+        super().build(maglevs, endpoints, clients, bgp_password=bgp_password)
 
 
 topos = {"sdn": Sdn}

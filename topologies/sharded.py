@@ -27,6 +27,7 @@ sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the fil
 
 from mininet.topo import Topo
 
+from lab import allowed
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
 from lab.nodes import Client, Endpoint, Maglev, Router
 
@@ -41,9 +42,7 @@ class Sharded(Topo):  # type: ignore[misc]
 
     def build(self, maglevs: int = 2, endpoints: int = 3, clients: int = 2) -> None:
         """Wires the shards; `maglevs` and `endpoints` are those of each. ValueError for a number not from 1 to 125."""
-        for what, number in (("maglevs", maglevs), ("endpoints", endpoints), ("clients", clients)):
-            if not isinstance(number, int) or not 1 <= number <= LIMIT:
-                raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from 1 to {LIMIT}")
+        allowed.some(LIMIT, maglevs=maglevs, endpoints=endpoints, clients=clients)
         self.cluster = cluster(maglevs, endpoints)
         self.addHost("r1", cls=Router, vip_prefix="192.0.2.0/24", vip_prefix6="2001:db8::/64")
         for number in range(1, clients + 1):

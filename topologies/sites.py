@@ -43,6 +43,7 @@ sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the fil
 
 from mininet.topo import Topo
 
+from lab import allowed
 from lab.fabric import hash_sysctls
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
 from lab.naming import NamedClient, NameServer
@@ -79,16 +80,15 @@ class Sites(Topo):  # type: ignore[misc]
         Loaded above `spill_from` of its capacity it is given ever fewer new clients, from `full_at` on none. A name
         holds for `ttl_s`.
         """
-        _check_number("sites", sites, 2, len(SITES))
+        allowed.whole("sites", sites, 2, len(SITES))
         for what, number in (("maglevs", maglevs), ("endpoints", endpoints), ("clients", clients)):
-            _check_number(what, number, 1, MOST[what])
-        _check_number("ttl_s", ttl_s, 0, 86400)
-        _check_amount("capacity_pps", capacity_pps, 1e9)
-        _check_amount("spill_from", spill_from, 10)
-        _check_amount("full_at", full_at, 10)
+            allowed.whole(what, number, 1, MOST[what])
+        allowed.whole("ttl_s", ttl_s, 0, 86400)
+        allowed.amount("capacity_pps", capacity_pps, 1e9)
+        allowed.amount("spill_from", spill_from, 10)
+        allowed.amount("full_at", full_at, 10)
         if full_at < spill_from:
-            said = f"a number from {spill_from:g} (spill_from) to 10"
-            raise ValueError(f"full_at={full_at!r} is not allowed; allowed: {said}")
+            allowed.refuse("full_at", full_at, f"a number from {spill_from:g} (spill_from) to 10")
         self._sites = list(SITES)[:sites]
         self.cluster = cluster(self._sites, maglevs, endpoints)
         load = {"spill_from": float(spill_from), "full_at": float(full_at)}
@@ -120,16 +120,6 @@ class Sites(Topo):  # type: ignore[misc]
         self.addHost(name, cls=cls, default_route=f"{network}.1", default_route6=f"{network6}:1", **options)
         ends = [{"address": f"{network}.{end}/24", "address6": f"{network6}:{end}/64", "mtu": mtu} for end in (2, 1)]
         self.addLink(name, router, params1=ends[0], params2=ends[1])
-
-
-def _check_number(what: str, number: object, least: int, most: int) -> None:
-    if not isinstance(number, int) or not least <= number <= most:
-        raise ValueError(f"{what}={number!r} is not allowed; allowed: a whole number from {least} to {most}")
-
-
-def _check_amount(what: str, number: object, most: float) -> None:
-    if not isinstance(number, int | float) or not 0 < number <= most:
-        raise ValueError(f"{what}={number!r} is not allowed; allowed: a number above 0, at most {most:g}")
 
 
 def _numbers(place: int, count: int) -> range:

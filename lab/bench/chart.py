@@ -159,6 +159,24 @@ def _panel(axes: Axes, name: str, rows: Rows, engines: Sequence[str]) -> None:
     _tidy(axes)
 
 
+def _scale(document: Document) -> Figure:
+    """Returns a panel for each thing that grows with a lab."""
+    panels_of = {"s until up": "start_s", "MB": "memory_bytes", "processors while idle": "idle_cores"}
+    figure, panels = pyplot.subplots(
+        1, len(panels_of), figsize=(WIDTH_INCHES, 3.4), squeeze=False, layout="constrained"
+    )
+    nodes = [row["nodes"] for row in document["rows"]]
+    for (title, field), axes in zip(panels_of.items(), panels[0], strict=True):
+        values = [row[field] / (1e6 if field == "memory_bytes" else 1) for row in document["rows"]]
+        axes.plot(nodes, values, marker=MARKERS[0], color=COLOURS[0])
+        axes.set_title(title)
+        axes.set_xlabel("nodes")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color="0.85")
+        _tidy(axes)
+    return figure
+
+
 CHARTS: Mapping[str, Callable[[Document], Figure]] = {
     "forwarder": _throughput,
     "latency": _latency,
@@ -166,4 +184,5 @@ CHARTS: Mapping[str, Callable[[Document], Figure]] = {
     "connections": _connections,
     "lab": _lab,
     "growth": _growth,
+    "scale": _scale,
 }

@@ -30,6 +30,7 @@ class What(StrEnum):
     connections = "connections"
     lab = "lab"
     growth = "growth"
+    scale = "scale"
 
 
 MODULES = {
@@ -39,9 +40,10 @@ MODULES = {
     What.connections: "connections",
     What.lab: "labtimes",
     What.growth: "growth",
+    What.scale: "scale",
 }
 NEED_NO_ROOT = (What.table, What.connections)
-NEED_NO_WIRE = (*NEED_NO_ROOT, What.lab)
+NEED_NO_WIRE = (*NEED_NO_ROOT, What.lab, What.scale)
 CORES = {0, 1}  # one for the generator, one for the forwarder
 
 

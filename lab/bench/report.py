@@ -20,6 +20,7 @@ def tables(document: Document) -> Iterator[Table | Text]:
     yield TABLES[document["bench"]](document)
     for name, why in document.get("left_out", {}).items():
         yield Text(f"left out: {name}: {why}", style="yellow")
+    yield from map(Text, document.get("said", ()))
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
@@ -138,6 +139,22 @@ def _growth(document: Document) -> Table:
     return _table("Packets a second as one thing grows", document["rows"], columns)
 
 
+def _scale(document: Document) -> Table:
+    columns: list[Column] = [
+        ("nodes", lambda row: f"{row['nodes']:,}"),
+        ("racks", lambda row: f"{row['racks']:,}"),
+        ("Maglevs", lambda row: f"{row['maglevs']:,}"),
+        ("endpoints", lambda row: f"{row['endpoints']:,}"),
+        ("processes", lambda row: f"{row['processes']:,}"),
+        ("wired\ns", lambda row: f"{row['wired_s']:.1f}"),
+        ("up\ns", lambda row: f"{row['start_s']:.1f}"),
+        ("gone\ns", lambda row: f"{row['stop_s']:.1f}"),
+        ("memory\nMB", lambda row: f"{row['memory_bytes'] / 1e6:,.0f}"),
+        ("idle\ncores", lambda row: f"{row['idle_cores']:.2f}"),
+    ]
+    return _table("Labs that grow", document["rows"], columns)
+
+
 TABLES: Mapping[str, Callable[[Document], Table]] = {
     "forwarder": _throughput,
     "latency": _latency,
@@ -145,4 +162,5 @@ TABLES: Mapping[str, Callable[[Document], Table]] = {
     "connections": _connections,
     "lab": _lab,
     "growth": _growth,
+    "scale": _scale,
 }

@@ -9,12 +9,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from ..errors import WrongUse
+from .criteria import Criterion
 from .exercise import Exercise, exercises, find
 from .grades import gradescope
+from .judge import Judgement, Verdicts
+from .judge import check as judge_all
+from .leaderboard import keep
 
 console = Console()
+SILENT_S = 2.0  # without a word, while something is judged
 Number = Annotated[str | None, typer.Argument(metavar="EXERCISE", help="A number, such as 3, or a name.")]
 
 
@@ -54,14 +60,13 @@ def check(
 
     Exit status: 0 passed, 1 failed, 2 wrong use, 3 no lab could be started.
     """
-    from .judge import Verdicts
-    from .judge import check as judge_all
-
     found: list[Verdicts] = []
     for chosen in _chosen(exercise, all_, against):
         solution = chosen.solution(against.value, Path.cwd())
         _say(f"{chosen.title}: {_short(solution) if solution else ', '.join(chosen.check().references)}")
-        found.append(judge_all(chosen, solution, against.value, seed, lambda one: _say("\n".join(one.lines()))))
+        found.append(_shown(chosen, solution, against.value, seed))
+        if found[-1].measured and against is Against.work and solution:
+            _say(f"written to {_short(keep(solution, found[-1].measured))}")
         reached, worth = found[-1].points
         _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
     _write(json_file, [each.document() for each in found])
@@ -69,6 +74,25 @@ def check(
     if any(each.without_lab for each in found):
         raise typer.Exit(3)
     raise typer.Exit(0 if all(each.passed for each in found) else 1)
+
+
+def _shown(exercise: Exercise, solution: Path | None, against: str, seed: int) -> Verdicts:
+    """Judges a solution; tells each judgement, and on a terminal what takes long."""
+    status = console.status("")
+
+    def waiting(criterion: Criterion, seconds: float) -> None:
+        if seconds > SILENT_S and console.is_terminal:
+            status.update(Text(f"{seconds:.0f} s  {criterion.sentence}", no_wrap=True, overflow="ellipsis"))
+            status.start()
+
+    def meet(judged: Judgement) -> None:
+        status.stop()
+        _say("\n".join(judged.lines()))
+
+    try:
+        return judge_all(exercise, solution, against, seed, meet, waiting)
+    finally:
+        status.stop()
 
 
 def try_(exercise: Number = None) -> None:
@@ -84,6 +108,8 @@ def try_(exercise: Number = None) -> None:
     options: dict[str, Any] = dict(loaded.live)
     with Lab(options.pop("topology"), student=loaded.student(solution), progress=_say, **options) as lab:
         _say(f"up in {lab.start_s:.1f} s, with your code in it; help lists what can be done, exit takes it all away")
+        if told := loaded.prepare(lab):
+            _say(told)
         status = converse(lab)
         _say("taking it away")
     raise typer.Exit(status)

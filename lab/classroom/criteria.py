@@ -34,19 +34,26 @@ class Criterion:
     judge: Callable[[Any, Case], None]
     seconds: float  # that it may take
     lab: Mapping[str, Any] | None  # the topology and its options, if it needs a live lab
+    lacks: Callable[[], str]  # what this machine lacks for it, "" if nothing
 
 
 def criterion(
-    *, step: int, hint: str, seconds: float = DEFAULT_SECONDS, lab: Mapping[str, Any] | None = None
+    *,
+    step: int,
+    hint: str,
+    seconds: float = DEFAULT_SECONDS,
+    lab: Mapping[str, Any] | None = None,
+    lacks: Callable[[], str] = lambda: "",
 ) -> Callable[[Callable[[Any, Case], None]], Criterion]:
     """Makes a criterion of a function, whose docstring is the sentence.
 
-    `lab` has what `Lab` takes: then the function gets a running lab with the student's code in it, not the module.
+    `lab` has what `Lab` takes: then the function gets a running lab with the student's code in it, not the module. It
+    is skipped on a machine that `lacks` something.
     """
 
     def make(judge: Callable[[Any, Case], None]) -> Criterion:
         sentence = " ".join((judge.__doc__ or judge.__name__.replace("_", " ")).split())
-        return Criterion(judge.__name__, sentence, step, hint, judge, seconds, lab)
+        return Criterion(judge.__name__, sentence, step, hint, judge, seconds, lab, lacks)
 
     return make
 
@@ -57,6 +64,7 @@ class Case:
 
     seed: int
     steps: list[str] = field(default_factory=list)
+    measured: dict[str, tuple[float, float]] = field(default_factory=dict)  # by name: a value, and the reference's
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -89,6 +97,10 @@ class Case:
         except kind:
             return
         self.wrong(f"expected {kind.__name__}, got {shown(got)}")
+
+    def measure(self, name: str, value: float, reference: float) -> None:
+        """Notes down what was measured, and what it is for the reference; less is better. The leaderboard has it."""
+        self.measured[name] = float(value), float(reference)
 
     def skip(self, why: str) -> NoReturn:
         """Ends the criterion: this machine lacks what it takes. It counts for nothing."""

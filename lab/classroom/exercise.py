@@ -135,6 +135,10 @@ class Check:
         """Returns what `maglab try` runs: a topology and its options."""
         return dict(getattr(self.module, "LIVE", {"topology": "rack"}))
 
+    def prepare(self, lab: Any) -> str:
+        """Does to the lab of `maglab try` what belongs to the exercise, if anything; returns what to say of it."""
+        return str(getattr(self.module, "prepare", lambda lab: "")(lab))
+
 
 def _unused(path: Path) -> Path:
     names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from .criteria import LONGEST_SHOWN, Criterion
 from .exercise import ROOT, Exercise
 from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, SKIPPED, WRONG
+from .side_by_side import Running, in_order
 
 STARTUP_S = 10.0  # for the interpreter and its imports, before a criterion's own seconds begin
 LAB_STARTUP_S = 60.0
@@ -42,6 +46,7 @@ class Judgement:
     points: int
     worth: int
     seconds: float
+    measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # as `Case.measure` has it
 
     @property
     def passed(self) -> bool:
@@ -52,6 +57,8 @@ class Judgement:
         """Yields it for a person."""
         mark = {PASSED: "pass", MISSING: "gap ", SKIPPED: "skip"}.get(self.status, "FAIL")
         yield f"{mark}  {self.sentence}  [{self.points}/{self.worth}]"
+        for name, (value, reference) in self.measured.items():
+            yield f"      {name:12} {value:10.4g}   Maglev hashing {reference:10.4g}"
         if self.status == SKIPPED:
             yield f"      {self.message}"
         if self.passed:
@@ -84,6 +91,11 @@ class Verdicts:
         return all(each.passed for each in self.judgements)
 
     @property
+    def measured(self) -> dict[str, tuple[float, float]]:
+        """Returns all that was measured, by name: a value, and the reference's."""
+        return {name: pair for each in self.judgements for name, pair in each.measured.items()}
+
+    @property
     def without_lab(self) -> str:
         """Returns why no lab could be started, "" if one could or none was needed."""
         return next((each.message for each in self.judgements if each.status == NO_LAB), "")
@@ -105,32 +117,56 @@ def check(
     against: str,
     seed: int,
     meet: Callable[[Judgement], None] = lambda one: None,
+    waiting: Callable[[Criterion, float], None] = lambda criterion, seconds: None,
+    user: str | None = None,
 ) -> Verdicts:
-    """Judges a solution, None for the reference, by all criteria; `meet` is told each judgement at once."""
-    points = exercise.points()
+    """Judges a solution, None for the reference, by all criteria, two at a time where there are two processors.
+
+    `meet` is told each judgement in order, as soon as it is known; `waiting`, now and then, by which criterion that is
+    judged for which it waits, and for how many seconds already. Ctrl-C ends all that runs. As root, criteria that need
+    no lab can be judged as another `user`.
+    """
+    points, running = exercise.points(), Running()
+    criteria = list(exercise.check().criteria.values())
+    things = [
+        partial(judge, exercise, criterion, solution, seed + number, points.get(criterion.name, 0), running, user)
+        for number, criterion in enumerate(criteria)
+    ]
     judgements = []
-    for number, criterion in enumerate(exercise.check().criteria.values()):
-        judged = judge(exercise, criterion, solution, seed + number, points.get(criterion.name, 0))
-        judgements.append(judged)
-        meet(judged)
+    told = in_order(things, running, lambda which, seconds: waiting(criteria[which], seconds))
+    with contextlib.closing(told):  # what Ctrl-C interrupts is ended, wherever it comes
+        for judged in told:
+            judgements.append(judged)
+            meet(judged)
     return Verdicts(exercise.name, against, seed, tuple(judgements))
 
 
-def judge(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int) -> Judgement:
+def judge(
+    exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int,
+    running: Running | None = None, user: str | None = None,
+) -> Judgement:  # fmt: skip
     """Judges a solution by one criterion, in a process of its own; worth nothing if it cannot be judged here."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        result, died = _run(exercise, criterion, solution, seed, output)
+        result, died = _run(exercise, criterion, solution, seed, output, running or Running(), user)
         printed = _tail(output)
-    status, message, steps = _understood(result, died, criterion)
+    status, message, steps, measured = _understood(result, died, criterion)
     worth = 0 if status == SKIPPED else worth
     return Judgement(
         criterion.name, criterion.sentence, criterion.step, status, message, criterion.hint, tuple(steps), printed,
-        worth if status == PASSED else 0, worth, round(time.monotonic() - began, 3),
+        worth if status == PASSED else 0, worth, round(time.monotonic() - began, 3), measured,
     )  # fmt: skip
 
 
-def _run(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, output: Any) -> tuple[bytes, str]:
+def _run(
+    exercise: Exercise,
+    criterion: Criterion,
+    solution: Path | None,
+    seed: int,
+    output: Any,
+    running: Running,
+    user: str | None,
+) -> tuple[bytes, str]:
     """Runs the judging process; returns its result, and how it ended if it gave none in time."""
     reading, writing = os.pipe()
     arguments = [str(exercise.directory), criterion.name, str(solution or ""), str(seed)]
@@ -138,17 +174,27 @@ def _run(exercise: Exercise, criterion: Criterion, solution: Path | None, seed: 
         [sys.executable, "-m", "lab.classroom.runner", *arguments],
         stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writing], start_new_session=True,
         env={**os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT)},
+        **_as_user(user if criterion.lab is None else None),
     )  # fmt: skip
     os.close(writing)
+    end = partial(_ask_to_end, process, criterion.lab is not None)
+    running.add(end)
     try:
         with os.fdopen(reading, "rb") as pipe:
-            ready = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
-            result = None if ready is None else _read(pipe, ready.partition(b"\n")[2], criterion.seconds)
+            result = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
+            if result is not None and result.startswith(b"\n"):  # all is ready; else it could not even begin
+                result = _read(pipe, result[1:], criterion.seconds)
         if result is None:
             return b"", TIMED_OUT
         return result, "" if result else _end_of(process)
     finally:
+        running.remove(end)
         _end(process, gently=criterion.lab is not None)
+
+
+def _as_user(name: str | None) -> dict[str, Any]:
+    """Returns what has a process run as a user, and in no group but that user's own."""
+    return {} if name is None else {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
 
 
 def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:
@@ -177,6 +223,12 @@ def _end_of(process: subprocess.Popen[bytes]) -> str:
     return f"it ended the program, with status {status}"
 
 
+def _ask_to_end(process: subprocess.Popen[bytes], gently: bool) -> None:
+    """Has a process end that somebody waits for; one with a lab takes that away first."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM if gently else signal.SIGKILL)
+
+
 def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
     """Ends the process and its children; one with a lab gets the time to take that away."""
     if gently and process.poll() is None:
@@ -188,17 +240,21 @@ def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
     process.wait()
 
 
-def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str]]:
+def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str], dict[str, Any]]:
+    """Returns a judgement's status, message, steps and measurements."""
     if died == TIMED_OUT:
-        return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", []
+        return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", [], {}
     if died:
-        return CRASHED, died, []
+        return CRASHED, died, [], {}
     try:
         document = json.loads(result)
         status, message, steps = document["status"], str(document["message"]), [str(s) for s in document["steps"]]
-    except (ValueError, KeyError, TypeError):
-        return CRASHED, "it wrote into the grader's own files", []
-    return (status if status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED) else CRASHED), message, steps
+        measured = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["measured"].items()}
+        measured = {name: pair for name, pair in measured.items() if all(map(isfinite, pair))}  # JSON has no others
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return CRASHED, "it wrote into the grader's own files", [], {}
+    known = status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED)
+    return (status if known else CRASHED), message, steps, measured
 
 
 def _tail(output: Any) -> str:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from .criteria import Case, Criterion, Skipped, Wrong
 from .exercise import Check, Exercise, load_module
@@ -40,15 +43,22 @@ def main(arguments: list[str]) -> None:
     criterion = check.criteria[name]
     case = Case(int(seed))
 
-    def ready() -> None:
-        os.write(result_fd, b"\n")
+    begun: list[bool] = []
 
-    if criterion.lab is None:
+    def ready() -> None:
+        if not begun:
+            os.write(result_fd, b"\n")
+        begun.append(True)
+
+    if lacking := criterion.lacks():
+        status, message = SKIPPED, lacking
+    elif criterion.lab is None:
         _limit()
         status, message = _judged(criterion, case, check, solution, ready)
     else:
         status, message = _judged_in_lab(criterion, case, check.student(solution), ready)
-    document = {"status": status, "message": message, "steps": case.steps[-40:]}
+    ready()  # where no lab could be started it has not been said yet
+    document = {"status": status, "message": message, "steps": case.steps[-40:], "measured": case.measured}
     os.write(result_fd, json.dumps(document).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)
@@ -100,22 +110,58 @@ def _judged_in_lab(
     from ..errors import CannotStart, LabError, NotInTime
     from ..laboratory import Lab
 
+    signal.signal(signal.SIGTERM, _leave)
     options: dict[str, Any] = dict(criterion.lab or {})
     try:
         with Lab(options.pop("topology", "rack"), student=student, **options) as lab:
             ready()
-            criterion.judge(lab, case)
+            try:
+                criterion.judge(lab, case)
+            except (Wrong, LabError):
+                if gap := _gap_in(_last_words(lab.directory)):
+                    return MISSING, gap
+                raise
     except Wrong as wrong:
         return WRONG, str(wrong)
     except Skipped as skipped:
         return SKIPPED, str(skipped)
+    except NotImplementedError as gap:  # of a function that was asked (`asking`)
+        return MISSING, str(gap)
     except CannotStart as error:
         return NO_LAB, str(error)
     except NotInTime as error:
         return WRONG, f"in the lab, {error}"
     except LabError as error:
-        return (MISSING if "NotImplementedError" in str(error) else CRASHED), str(error)
+        gap = _gap_in([str(error)])
+        return (MISSING, gap) if gap else (CRASHED, str(error))
     return PASSED, ""
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Has SIGTERM take the lab away, as whatever else ends it."""
+    raise SystemExit(128 + number)
+
+
+def _last_words(directory: Path) -> list[str]:
+    """Returns with what errors a lab's daemons broke off, and prints them, for the student to see."""
+    said = [
+        f"{log.parent.name}'s {log.stem}: {line}" for log in sorted(directory.glob("*/*.log")) for line in _errors(log)
+    ]
+    for line in dict.fromkeys(said):
+        print(line)
+    return said
+
+
+def _errors(log: Path) -> Iterator[str]:
+    """Yields the last line of each traceback in a log: the error, which is the first that is not indented."""
+    for trace in log.read_text(encoding="utf-8", errors="replace").split("Traceback (most recent call last):\n")[1:]:
+        yield from [line for line in trace.splitlines() if line and not line.startswith(" ")][:1]
+
+
+def _gap_in(texts: list[str]) -> str:
+    """Returns which step is missing, the first that anybody has come to; "" if it is none."""
+    found = (re.search(r"NotImplementedError: (.+)", text) for text in texts)
+    return next((each[1] for each in found if each), "")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -141,11 +141,21 @@ class ConfigurationFaults(Registry):
         self.write_config(document)
         self._changed()
 
-    def _set_weight(self, node: LabNode, weight: float) -> None:
-        for pool in self.document["pools"].values():
-            for endpoint in pool.get("endpoints", []):
+    def _entries_of(self, node: LabNode) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields what the configuration says of an endpoint, by pool."""
+        for pool, said in self.document["pools"].items():
+            for endpoint in said.get("endpoints", []):
                 if str(ip_address(endpoint["address"])) in node.addresses.values():
-                    endpoint["weight"] = weight
+                    yield pool, endpoint
+
+    def _weights(self, node: LabNode) -> dict[str, float]:
+        """Returns an endpoint's weight by pool."""
+        return {pool: endpoint.get("weight", 1) for pool, endpoint in self._entries_of(node)}
+
+    def _set_weights(self, node: LabNode, weights: Mapping[str, float]) -> None:
+        """Gives an endpoint a weight by pool; 1 in one that is not named: it was not in that one before."""
+        for pool, endpoint in self._entries_of(node):
+            endpoint["weight"] = weights.get(pool, 1)
         self.reload()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from maglev.engine.control import ControlError, request
@@ -131,10 +132,9 @@ class NodeFaults(ConfigurationFaults):
         if self._newest(name, (*DOWN, DRAIN)):
             raise WrongUse(f"{name} is down or drained already")
         if node.role == "endpoint":
-            effect = Effect(drained=frozenset({name}))
-            return self._fault(
-                DRAIN, name, lambda: self._set_weight(node, 1), do=lambda: self._set_weight(node, 0), effect=effect
-            )
+            effect, weights = Effect(drained=frozenset({name})), self._weights(node)
+            undrained, drained = partial(self._set_weights, node, weights), dict.fromkeys(weights, 0.0)
+            return self._fault(DRAIN, name, undrained, do=lambda: self._set_weights(node, drained), effect=effect)
         effect = Effect(withdrawn=frozenset({name}))
         return self._fault(
             DRAIN, name, lambda: self._start_again(node), do=lambda: self._drain_maglev(node), effect=effect

@@ -4,7 +4,7 @@ The plain hash threshold shifts the intervals of all that come behind, and moves
 """
 
 from lab import verify, ways
-from maglev.ecmp import resilient_moves, resilient_table
+from maglev.ecmp import expected_moves
 
 PROTECTION = "resilient-next-hops"
 BUCKETS = 128
@@ -13,7 +13,7 @@ BUCKETS = 128
 def scenario(run, connections=400):
     ecmp = "resilient" if run.protects("resilient-next-hops") else "threshold"
     with run.lab("resilient", maglevs=4, endpoints=4, ecmp=ecmp, buckets=BUCKETS) as lab:
-        share = float(resilient_moves(resilient_table(lab.maglevs, BUCKETS), lab.maglevs[1:]))
+        share = float(expected_moves(lab.maglevs, lab.maglevs[1:], BUCKETS))
         with lab.connections(connections) as held, lab.ways() as record:
             before = record.wait(connections)
             with lab.kill("m1"):

@@ -11,6 +11,9 @@ import sys
 
 import eventlet.wsgi
 
+from maglev.errors import MaglevError
+from maglev.swap import swap_in_from_environment
+
 LISTEN = ("127.0.0.1", 6653)
 
 
@@ -25,6 +28,10 @@ def main() -> None:
 
     from . import controller
 
+    try:
+        controller.Controller.carries_on = not swap_in_from_environment("lab")
+    except MaglevError as error:
+        sys.exit(f"lab.sdn: {error}")
     os.environ[controller.FILE_VARIABLE] = sys.argv[1]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     cfg.CONF(args=[f"--ofp-listen-host={LISTEN[0]}", f"--ofp-tcp-listen-port={LISTEN[1]}"], project="ryu")

@@ -47,6 +47,7 @@ class Controller(app_manager.RyuApp):  # type: ignore[misc]
     """One switch's control plane."""
 
     OFP_VERSIONS = (ofproto_v1_5.OFP_VERSION,)
+    carries_on = True  # after what it did not expect; with a student's code in it it ends, and the lab says why
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -180,6 +181,8 @@ class Controller(app_manager.RyuApp):  # type: ignore[misc]
                 self._update()
             except Exception:
                 self.logger.exception("the switch could not be told")
+                if not self.carries_on:
+                    os._exit(1)
                 self._has = None
                 hub.spawn_after(RETRY_S, self._woken.set)
 

@@ -141,7 +141,7 @@ def rules(ports: Mapping[int, Port], neighbours: Neighbours, routes: Routes, num
     hops = {vip: [neighbours[hop] for hop in sorted(all_) if hop in neighbours] for vip, all_ in routes.items()}
     numbered = number_groups([vip for vip, known in hops.items() if known], numbers)
     groups = {number: group(number, ports, hops[vip]) for vip, number in numbered.items()}
-    flows = {*_base(ports), *_to_neighbours(ports, neighbours.values())}
+    flows = {*base(ports), *to_neighbours(ports, neighbours.values())}
     flows |= {_to_group(vip, number) for vip, number in numbered.items()}
     return Rules(frozenset(flows), groups, numbered)
 
@@ -161,7 +161,7 @@ def group(number: int, ports: Mapping[int, Port], hops: Iterable[Neighbour]) -> 
     return Group(number, tuple(sorted(buckets, key=lambda bucket: bucket.number)))
 
 
-def _base(ports: Mapping[int, Port]) -> Iterator[Flow]:
+def base(ports: Mapping[int, Port]) -> Iterator[Flow]:
     """Yields what holds whoever the neighbours are."""
     for port in ports.values():
         yield Flow(PORTS, MORE, (("in_port", port.inside),), (Output(port.number),))
@@ -176,10 +176,11 @@ def _base(ports: Mapping[int, Port]) -> Iterator[Flow]:
     yield from (Flow(table, LEAST, (), goto=KERNEL) for table in (PORTS, ROUTES, SIZES))
 
 
-def _to_neighbours(ports: Mapping[int, Port], neighbours: Iterable[Neighbour]) -> Iterator[Flow]:
+def to_neighbours(ports: Mapping[int, Port], neighbours: Iterable[Neighbour]) -> Iterator[Flow]:
+    """Yields what leads to the neighbours themselves."""
     largest = max((port.mtu_bytes for port in ports.values()), default=0)
     for each in neighbours:
-        port, match = ports[each.port], _destined_to(each.address)
+        port, match = ports[each.port], destined_to(each.address)
         actions = _to(port.mac, each.mac, port.number)
         if port.mtu_bytes < largest:
             check = (CheckLarger(port.mtu_bytes + ETHERNET_BYTES),)
@@ -190,10 +191,10 @@ def _to_neighbours(ports: Mapping[int, Port], neighbours: Iterable[Neighbour]) -
 
 
 def _to_group(vip: str, number: int) -> Flow:
-    return Flow(ROUTES, USUAL, _destined_to(vip), (ToGroup(number),))
+    return Flow(ROUTES, USUAL, destined_to(vip), (ToGroup(number),))
 
 
-def _destined_to(prefix: str) -> Match:
+def destined_to(prefix: str) -> Match:
     """Returns the match of packets to an address or a prefix; one of one address is named by it alone."""
     network = ip_network(prefix)
     is_host = network.prefixlen == network.max_prefixlen

@@ -37,7 +37,7 @@ def flow_mod(datapath: Any, flow: rules.Flow) -> Any:
     parser, protocol = datapath.ofproto_parser, datapath.ofproto
     instructions = []
     if flow.actions:
-        actions = [_action(parser, action) for action in flow.actions]
+        actions = [action(parser, each) for each in flow.actions]
         instructions.append(parser.OFPInstructionActions(protocol.OFPIT_APPLY_ACTIONS, actions))
     if flow.goto is not None:
         instructions.append(parser.OFPInstructionGotoTable(flow.goto))
@@ -64,7 +64,7 @@ def group_mod(datapath: Any, command: int, group: rules.Group) -> Any:
     buckets = [
         parser.OFPBucket(
             bucket_id=bucket.number,
-            actions=[_action(parser, action) for action in bucket.actions],
+            actions=[action(parser, each) for each in bucket.actions],
             properties=[parser.OFPGroupBucketPropWeight(type_=protocol.OFPGBPT_WEIGHT, weight=1)],
         )
         for bucket in group.buckets
@@ -85,8 +85,9 @@ def _value(value: int | str) -> int | str | tuple[str, ...]:
     return tuple(value.split("/")) if isinstance(value, str) and "/" in value else value
 
 
-def _action(parser: Any, action: rules.Action) -> Any:
-    match action:
+def action(parser: Any, wanted: rules.Action) -> Any:
+    """Returns an action as Ryu's."""
+    match wanted:
         case rules.SetField(field, value):
             return parser.OFPActionSetField(**{field: value})
         case rules.DecrementTtl():
@@ -97,4 +98,4 @@ def _action(parser: Any, action: rules.Action) -> Any:
             return parser.OFPActionOutput(port)
         case rules.ToGroup(group):
             return parser.OFPActionGroup(group)
-    raise TypeError(f"no action of ours: {action!r}")
+    raise TypeError(f"no action of ours: {wanted!r}")

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ..direct_return import TUNNEL
 from ..errors import Discard, PlatformError, Reason
 from ..flow import GRE, V4_MAPPED, Address, pack_address, unpack_address
 from ..gre import payload_of
@@ -31,7 +32,7 @@ from ..lingering import Network
 from ..metrics import Delivered
 from .machine import set_sysctl
 
-DEVICE = "maglev"  # devices are called maglev0, maglev1, …
+DEVICE = TUNNEL
 RECEIVE_BUFFER_BYTES = 32 << 20
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 TUNSETIFF = 0x400454CA  # linux/if_tun.h

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
 
+from maglev import doubt
 from maglev.engine import scripts
 from maglev.engine.probing import Probes
 from maglev.engine.vip_path import VipPath
@@ -72,6 +73,8 @@ class Prober:
 
     `on_change` gets the states whenever a verdict has changed, several changes at once where they come together.
     `path` is the way of the checks through the data path, `seed` decides when in its interval each check is probed.
+    If some of the checks make it doubt itself (`maglev.doubt`), it is not complete after none of these has been
+    answered, before it knows of all of them anew; until it is complete it tells of no changes.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class Prober:
         self._probes = Probes(path)
         self._probe = probe or self._probes.probe
         self._seed = seed
+        self._doubting: frozenset[Check] = frozenset()
+        self._due: set[Check] = set()  # to turn, when all do
         self._lock = threading.Lock()
-        self._states: dict[Check, State] = {}  # exchanged, never changed: snapshots stay as they are
+        self._states: States = {}  # exchanged, never changed: snapshots stay as they are
         self._last_errors: dict[Check, str] = {}
         self._complete = False
         self._tasks: dict[Check, asyncio.Task[None]] = {}
@@ -106,9 +111,14 @@ class Prober:
             self._in_loop(self._end)
             self._thread.join(STOP_S)
 
-    def set_checks(self, checks: Iterable[Check]) -> None:
-        """Replaces the checks; those that stay keep their state, new ones begin unknown and are probed at once."""
+    def set_checks(self, checks: Iterable[Check], doubting: Iterable[Check] = ()) -> None:
+        """Replaces the checks; those that stay keep their state, new ones begin unknown and are probed at once.
+
+        `doubting` are those among them that make it doubt itself when none of them is answered.
+        """
         with self._lock:
+            self._doubting = frozenset(doubting)
+            self._due &= self._doubting
             self._states = {check: self._states.get(check, State()) for check in checks}
         if self._ready.is_set():
             self._in_loop(self._reconcile)
@@ -126,8 +136,8 @@ class Prober:
     def complete(self) -> bool:
         """Says whether every check has had a verdict, and `on_change` has heard of it.
 
-        Once true it stays so: a check that a new configuration brings leaves its own endpoints out until it has a
-        verdict, and is no reason to stop serving all others.
+        Once true it stays so, unless it doubts itself: a check that a new configuration brings leaves its own endpoints
+        out until it has a verdict, and is no reason to stop serving all others.
         """
         return self._complete
 
@@ -200,22 +210,48 @@ class Prober:
             old = self._states.get(check)
             if old is None:
                 return
-            self._last_errors.pop(check, None)
-            if reason is not None:
-                self._last_errors[check] = reason
-            new = step(old, reason is None, check.method, self._loop.time())
-            if new != old:
-                self._states = {**self._states, check: new}
-        if new.verdict is not old.verdict and not self._news:
+            self._count(check, reason)
+            turned = self._states[check].verdict is not old.verdict
+        if turned and not self._news:
             self._news = True
             self._loop.call_later(GATHER_S, self._publish)
+
+    def _count(self, check: Check, reason: str | None) -> None:
+        """Counts a result: otherwise than usual, while none of those answers that make it doubt itself."""
+        now, passed = self._loop.time(), reason is None
+        if passed and check in self._doubting and self._unanswered():
+            self._complete = self._complete and not self._cut_off()
+            self._states = {**self._states, **doubt.answered_again(self._doubtful(), now)}
+            self._due.clear()
+        self._last_errors.pop(check, None)
+        if reason is not None:
+            self._last_errors[check] = reason
+        old = self._states[check]
+        new = step(old, passed, check.method, now)
+        falls = old.verdict is Verdict.HEALTHY and new.verdict is Verdict.UNHEALTHY
+        if falls and check in self._doubting and self._unanswered():
+            self._due.add(check)
+            self._states = {**self._states, **doubt.failed_like_all(self._doubtful(), self._due, now)}
+        elif new != old:
+            self._states = {**self._states, check: new}
+
+    def _doubtful(self) -> States:
+        return {check: state for check, state in self._states.items() if check in self._doubting}
+
+    def _unanswered(self) -> bool:
+        return self._doubting.issubset(self._last_errors)
+
+    def _cut_off(self) -> bool:
+        return doubt.reaches_nobody(self._doubtful())
 
     def _publish(self) -> None:
         """Tells of changed verdicts, and only then of completeness."""
         try:
-            if self._news:
-                self._news = False
-                self._on_change(self._states)
-            self._complete |= all(state.verdict is not Verdict.UNKNOWN for state in self._states.values())
+            news, self._news = self._news, False
+            states, cut_off = self._states, self._cut_off()
+            all_known = all(state.verdict is not Verdict.UNKNOWN for state in states.values())
+            if news and (self._complete or all_known or not self._doubting):
+                self._on_change(states)
+            self._complete = (self._complete or all_known) and not cut_off
         except Exception as error:  # in `on_change`; swallowed by the loop unless it ends it
             self._end(error)

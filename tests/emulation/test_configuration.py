@@ -95,6 +95,20 @@ def test_a_file_that_is_renamed_over_is_served_by_all_maglevs_and_the_log_says_w
         assert said in log_of(lab, maglev)
 
 
+def test_an_endpoint_that_was_drained_has_its_weight_again(lab):
+    kept = lab.document
+    try:
+        lab.document = with_weight(kept, 0, 3)
+        lab.reload()
+        lab.drain("s1")
+        assert lab.document["pools"]["web"]["endpoints"][0]["weight"] == 0
+        lab.undrain("s1")
+        wait_served(lab, with_weight(kept, 0, 3))
+    finally:
+        lab.document = kept
+        lab.reload()
+
+
 @pytest.mark.usefixtures("served_again")
 def test_a_file_in_a_kubernetes_volume_is_followed(lab):
     file, volume = lab.directory / CONFIG, lab.directory / "volume"

@@ -77,8 +77,7 @@ def test_the_loss_of_a_router_breaks_no_connection(lab, router):
             assert conns.broken == 0, conns.report()
         settle(lab, conns)
         assert _passed(lab.snapshot(), router) > gone, f"{router} is not used again"
-    if not router.startswith("leaf"):  # Maglevs that were cut off believe for a while that endpoints are dead
-        assert conns.broken == 0, conns.report()
+    assert conns.broken == 0, conns.report()
 
 
 def _passed(snapshot, router):

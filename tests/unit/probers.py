@@ -20,10 +20,10 @@ def until(condition, what):
 
 
 @contextlib.contextmanager
-def probing(checks, on_change=lambda states: None, probe=None, path=None):
+def probing(checks, on_change=lambda states: None, probe=None, path=None, doubting=()):
     """A prober of some checks; `path` is how those through the data path go."""
     prober = Prober(on_change, probe, path)
-    prober.set_checks(checks)
+    prober.set_checks(checks, doubting)
     prober.start()
     try:
         yield prober

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maglev.baselines import TABLES, modulo_table, rendezvous_table, ring_table
+from maglev.baselines import TABLES, bounded_table, modulo_table, rendezvous_table, ring_table
+from maglev.comparison import disruption, table_without
 from maglev.hashing import lookup_table, name_hashes
 
-every_scheme = pytest.mark.parametrize("scheme", TABLES.values(), ids=TABLES)
+SCHEMES = {**TABLES, "bounded": bounded_table}
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 properties = settings(deadline=None)  # the first example of a process may have to compile
 names_of_backends = st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=12, unique=True)
 primes = st.sampled_from([2, 7, 53, 199])
@@ -190,12 +192,12 @@ def test_a_ring_without_points_is_refused():
 
 def rendezvous_naively(names, table_size, weights):
     """Each slot's highest scorer, by -w / ln u."""
+    return [max(sorted(names), key=lambda name: score(name, slot, weights)) for slot in range(table_size)]
 
-    def score(name, slot):
-        mixed = split_mix(name_hashes(name)[0] ^ split_mix((slot + 1) * 0x9E3779B97F4A7C15 & MASK))
-        return -weights[name] / log(((mixed >> 11) + 0.5) / 2**53)
 
-    return [max(sorted(names), key=lambda name: score(name, slot)) for slot in range(table_size)]
+def score(name, slot, weights):
+    mixed = split_mix(name_hashes(name)[0] ^ split_mix((slot + 1) * 0x9E3779B97F4A7C15 & MASK))
+    return -weights[name] / log(((mixed >> 11) + 0.5) / 2**53)
 
 
 @properties
@@ -218,3 +220,37 @@ def test_ring_and_rendezvous_move_only_what_the_leaver_had(scheme, names, table_
     before = holders(scheme, names, table_size, list(weights.values()))
     after = holders(scheme, stay, table_size, [weights[name] for name in stay])
     assert all(old in (new, gone) for old, new in zip(before, after, strict=True))
+
+
+# Bounded loads
+
+
+@properties
+@given(names_of_backends, primes, st.data())
+def test_bounded_is_the_highest_score_of_those_who_have_room(names, table_size, data):
+    weights = {name: data.draw(st.integers(1, 5)) for name in names}
+    due = {name: table_size * weight / sum(weights.values()) for name, weight in weights.items()}
+    held = []
+    for slot in range(table_size):
+        roomy = [name for name in sorted(names) if held.count(name) < 1.1 * due[name] - 1e-9]
+        held.append(max(roomy, key=lambda name: score(name, slot, weights)))
+    assert holders(bounded_table, names, table_size, list(weights.values())) == held
+
+
+def test_a_little_slack_leaves_little_disruption():
+    """Less than a third of Maglev hashing's, with nobody more than a tenth and a slot above the mean."""
+    names = backends(50)
+    tables = {scheme: scheme(names, 5003) for scheme in (bounded_table, lookup_table)}
+    assert np.bincount(tables[bounded_table]).max() <= 1.1 * 5003 / 50 + 1
+    moved = dict.fromkeys(tables, 0.0)
+    for gone in range(0, 50, 5):
+        for scheme, table in tables.items():
+            after = table_without(scheme, names, 5003, [gone])
+            moved[scheme] += disruption(table, after, [gone]).of_others
+    assert moved[bounded_table] < moved[lookup_table] / 3
+
+
+@pytest.mark.parametrize("slack", [0, -1, float("nan"), float("inf")])
+def test_a_slack_that_is_none_is_refused(slack):
+    with pytest.raises(ValueError, match="allowed: a number above 0"):
+        bounded_table(["a"], 7, None, slack)

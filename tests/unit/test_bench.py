@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from lab.bench import connections, growth, labtimes, latency, needs, report, summary, tables, throughput
+from lab.bench import connections, growth, labtimes, latency, needs, report, scale, summary, tables, throughput
 from lab.bench.command import What
 from lab.bench.measure import Flood, Run, busy_shares, parse_core_times
 from lab.bench.request import Request, parse_engines
@@ -189,9 +189,15 @@ def documents():
         "connections": {"connections": 10, "rows": [connections.row_of("dict", [(1.0, 2.0, 3.0)])]},
         "lab": {"topology": "rack", "rows": labtimes_rows()},
         "growth": {"rows": [growth.row_of("VIPs", "1", "ring", [run(1000, flows_met=5)])]},
+        "scale": scale.document_of([scale_row(1), scale_row(56)], scale.Size(64), scale.Broken("memory runs out")),
     }
     common = {"machine": MACHINE, "seconds": throughput.SECONDS, "runs": 2, "left_out": {"scapy": "there is no scapy"}}
     return [json.loads(json.dumps({"bench": name} | common | document)) for name, document in rows.items()]
+
+
+def scale_row(racks):
+    taken = {"wired_s": 100.0, "start_s": 200.0, "stop_s": 20.0, "memory_bytes": 64e9, "idle_cores": 64.0}
+    return {"racks": racks, "nodes": scale.Size(racks).nodes, **scale.Size(racks).options, "processes": 9999, **taken}
 
 
 def labtimes_rows():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import textwrap
@@ -12,6 +13,7 @@ from lab.classroom.criteria import Case, Wrong, shown
 from lab.classroom.exercise import Exercise
 from lab.classroom.grades import gradescope
 from lab.classroom.judge import check
+from lab.classroom.leaderboard import keep
 from lab.errors import WrongUse
 
 CHECK = '''
@@ -150,6 +152,11 @@ def has_both(student, case):
 def needs_what_is_not_here(student, case):
     """Something rare is content."""
     case.skip("the rare thing is not installed here")
+
+@criterion(step=2, hint="install it", lacks=lambda: "the other is not either")
+def never_begins(student, case):
+    """Something else is content."""
+    case.wrong("it has begun")
 '''
 
 
@@ -167,6 +174,7 @@ def test_what_cannot_be_judged_here_counts_for_nothing(exercise, tmp_path):
     (exercise.directory / "check.py").write_text(SEVERAL)
     exercise.directory.with_name("points.csv").write_text(
         "exercise,criterion,points\n01_primes,has_both,3\n01_primes,needs_what_is_not_here,2\n"
+        "01_primes,never_begins,2\n"
     )
     found = check(exercise, None, "reference", 1)
     assert found.passed
@@ -174,6 +182,53 @@ def test_what_cannot_be_judged_here_counts_for_nothing(exercise, tmp_path):
     assert list(found.judgements[1].lines()) == [
         "skip  Something rare is content.  [0/0]", "      the rare thing is not installed here",
     ]  # fmt: skip
+    assert found.judgements[2].message == "the other is not either"
+
+
+NOWHERE = """
+from lab.classroom import criterion
+
+REFERENCE = "maglev.primes"
+
+@criterion(step=1, hint="look around", lab={"topology": "nowhere"})
+def goes_nowhere(lab, case):
+    \"\"\"Something happens in a lab that there is not.\"\"\"
+"""
+
+
+def test_a_lab_that_cannot_be_built_says_why(exercise):
+    (exercise.directory / "check.py").write_text(NOWHERE)
+    (found,) = check(exercise, None, "reference", 1).judgements
+    assert "nowhere" in found.message
+    assert found.status == "crashed"
+
+
+MEASURES = """
+from lab.classroom import criterion
+
+REFERENCE = "maglev.primes"
+
+@criterion(step=1, hint="be quick")
+def is_measured(student, case):
+    \"\"\"Something is measured.\"\"\"
+    case.measure("pace", student.PACE, 1)
+    case.measure("nonsense", float("nan"), 1)
+"""
+
+
+def test_what_is_measured_is_told_and_kept_in_a_leaderboard_beside_the_solution(exercise, tmp_path):
+    (exercise.directory / "check.py").write_text(MEASURES)
+    solution = tmp_path / "solution.py"
+    for pace in (0.5, 0.25, 0.5):
+        solution.write_text(f"PACE = {pace}\n")
+        found = check(exercise, solution, "work", 1)
+        board = keep(solution, found.measured)
+    assert found.measured == {"pace": (0.5, 1.0)}, "what is no number is left out"
+    assert list(found.judgements[0].lines())[1].split() == ["pace", "0.5", "Maglev", "hashing", "1"]
+    with open(board, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["pace"] for row in rows] == ["1", "0.25", "0.5"], "the reference, and each version once"
+    assert gradescope([found])["leaderboard"] == [{"name": "pace", "value": 0.5, "order": "asc"}]
 
 
 def test_gradescope_gets_a_test_for_each_criterion(exercise, tmp_path):

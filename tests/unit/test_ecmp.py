@@ -10,10 +10,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 from namespaces import ip
 
-from maglev.ecmp import resilient_moves, resilient_table, resilient_update, threshold, threshold_moves
+from maglev.ecmp import (
+    expected_moves,
+    hash_key,
+    point,
+    resilient_moves,
+    resilient_table,
+    resilient_update,
+    threshold,
+    threshold_moves,
+)
+from maglev.flow import TCP, UDP, Flow, pack_address
 
 HOPS = tuple("abcdefgh")
 some_hops = st.lists(st.sampled_from(HOPS), min_size=1, unique=True).map(sorted)
+
+
+FLOW = Flow(pack_address("10.0.1.2"), pack_address("192.0.2.1"), TCP, 40000, 80)
+OTHERS = {
+    "source": FLOW._replace(source=pack_address("10.0.2.2")),
+    "destination": FLOW._replace(destination=pack_address("192.0.2.2")),
+    "protocol": FLOW._replace(protocol=UDP),
+    "source_port": FLOW._replace(source_port=40001),
+    "destination_port": FLOW._replace(destination_port=7),
+}
+
+
+def test_layer_3_hashes_addresses_and_layer_4_ports_as_well():
+    assert {name for name, other in OTHERS.items() if hash_key(other, 3) != hash_key(FLOW, 3)} == {
+        "source", "destination"
+    }  # fmt: skip
+    assert all(hash_key(other, 4) != hash_key(FLOW, 4) for other in OTHERS.values())
+    with pytest.raises(ValueError, match="allowed: 3 or 4"):
+        hash_key(FLOW, 5)
+
+
+def test_points_are_even_and_another_seed_makes_others():
+    flows = [FLOW._replace(source_port=port) for port in range(30_000, 40_000)]
+    low = [flow for flow in flows if point(flow, seed=1) < Fraction(1, 2)]
+    assert abs(len(low) - 5000) < 250  # five standard deviations of a fair coin
+    assert abs(sum(point(flow, seed=2) < Fraction(1, 2) for flow in low) - len(low) / 2) < 180
 
 
 def counted_moves(before, after, points=27_720):
@@ -86,3 +122,9 @@ def test_the_kernel_moves_as_many_buckets_as_theory_says(in_namespace):
                 assert Fraction(moved, 128) == resilient_moves(before, hops), f"to {hops}"
 
     in_namespace(body)
+
+
+@given(some_hops, some_hops)
+def test_expected_moves_are_those_of_the_map_that_is_asked_for(before, after):
+    assert expected_moves(before, after) == threshold_moves(before, after)
+    assert expected_moves(before, after, 64) == resilient_moves(resilient_table(before, 64), after)

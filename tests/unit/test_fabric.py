@@ -72,7 +72,7 @@ def test_only_what_lies_in_vip_prefixes_is_a_vip():
 WRONG = [
     ({"spines": 0}, "spines=0 is not allowed; allowed: a whole number from 1 to 16"),
     ({"maglevs": 2.5}, "maglevs=2.5 is not allowed; allowed: a whole number from 1 to 16"),
-    ({"hashing": "none"}, "hashing='none' is not allowed; allowed: seeds, fields, alike"),
+    ({"hashing": "none"}, "hashing='none' is not allowed; allowed: seeds, fields or alike"),
     ({"spines": 16, "maglev_racks": 8, "endpoint_racks": 16},
      "418 links between routers are not allowed; allowed: at most 250"),
 ]  # fmt: skip

@@ -254,3 +254,11 @@ def test_points_fall_evenly():
     simulation = Simulation(Cluster(1, 1, 100_000))
     counts = np.bincount(simulation._points >> 28, minlength=16)
     assert ((counts - 6250) ** 2 / 6250).sum() < 45  # chi-square, 15 degrees of freedom: 1 in 10,000
+
+
+def test_a_maglev_and_an_endpoint_of_the_same_number_have_nothing_to_do_with_each_other():
+    [drain, kill] = after(Cluster(3, 5, FLOWS, 1009, capacity=0), "drain s3", "kill m3")
+    assert near(drain.broken, 1 / 5)
+    assert kill.broken == 0, "killing m3 has brought s3 back"
+    [both] = after(Cluster(3, 5, FLOWS, 1009, capacity=0), "drain s3, kill m3")
+    assert near(both.broken, 1 / 5)

@@ -85,3 +85,21 @@ def test_one_file_stands_for_two_modules_and_is_run_once(python, tmp_path):
         print(swapped, maglev.conntrack.ConnectionTable.__module__ == maglev.hashing.lookup_table.__module__)
     """
     assert python(student, program).splitlines() == ["run", "['lookup_table', 'ConnectionTable'] True"]
+
+
+def test_each_process_takes_what_is_meant_for_its_own_package(python, tmp_path, monkeypatch):
+    """A router's controller has the functions of `lab` exchanged, its Maglevs those of `maglev`, by one variable."""
+    student = """
+        def lookup_table(names, table_size=65537, weights=None): return "theirs"
+        def group(number, ports, hops): return "theirs"
+    """
+    file = tmp_path / "solution.py"
+    monkeypatch.setenv("MAGLEV_STUDENT", f"lab.sdn.rules={file}:maglev.conntrack={file}")
+    program = """
+        import lab.sdn.rules, sys
+        from maglev.swap import swap_in_from_environment
+        print(swap_in_from_environment("maglev"), lab.sdn.rules.group.__module__)
+        print(swap_in_from_environment("lab"), lab.sdn.rules.group(1, {}, []))
+        print(lab.sdn.rules.rules({}, {}, {"192.0.2.1": []}, {}).groups)
+    """
+    assert python(student, program).splitlines() == ["[] lab.sdn.rules", "['group'] theirs", "{}"]
