@@ -157,6 +157,7 @@ REFUSED = {
     "chaos": lambda lab, directory: lab.chaos(),
     "capture": lambda lab, directory: lab.capture(directory / "all"),
     "capture there": lambda lab, directory: lab.capture(directory / "one", "leaf2-m3"),
+    "trace": lambda lab, directory: lab.trace("c1"),
     "leave": lambda lab, directory: lab.leave_running(),
 }
 
@@ -204,9 +205,9 @@ time.sleep(60)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        cleaned = subprocess.run([Path(sys.executable).with_name("maglab"), "clean", identity], check=False)
     for number in (SECOND, THIRD):
         assert_clean(there, number)
-    cleaned = subprocess.run([Path(sys.executable).with_name("maglab"), "clean", identity], check=False)
     assert cleaned.returncode == 0
     assert not Path("/run/maglab", identity).exists()
 
