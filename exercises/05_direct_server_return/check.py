@@ -206,7 +206,7 @@ def answers_go_another_way(student: Any, case: Case) -> None:
 
 
 @criterion(
-    step=5, seconds=20, lab={"topology": "rack", "maglevs": 2, "endpoints": 2, "clients": 1},
+    step=5, seconds=40, lab={"topology": "rack", "maglevs": 2, "endpoints": 2, "clients": 1},
     hint="maglab try 5, and look: ip address and sysctl net.ipv4.conf at s1, tcpdump at its interfaces",
 )  # fmt: skip
 def carries_connections(lab: Any, case: Case) -> None:
@@ -239,7 +239,7 @@ def finds_what_is_wrong(student: Any, case: Case) -> None:
 
 
 @criterion(
-    step=6, seconds=20, lab={"topology": "rack", "maglevs": 1, "endpoints": 4, "clients": 1},
+    step=6, seconds=40, lab={"topology": "rack", "maglevs": 1, "endpoints": 4, "clients": 1},
     hint="GET /status of an endpoint has your findings: curl --unix-socket …/s1/control.sock http://m/status",
 )  # fmt: skip
 def finds_three_planted_faults(lab: Any, case: Case) -> None:

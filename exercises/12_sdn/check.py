@@ -14,7 +14,6 @@ from typing import Any
 
 from lab.classroom import Case, criterion
 from lab.classroom.exercise import ROOT
-from lab.errors import CannotStart
 from lab.sdn.rules import (
     ROUTES,
     SIZES,
@@ -30,7 +29,7 @@ from lab.sdn.rules import (
     ToGroup,
     destined_to,
 )
-from lab.sdn_router import RYU_PYTHON, check_programs
+from lab.sdn_router import RYU_PYTHON, SdnRouter
 
 REFERENCE = ("lab.sdn.rules", "lab.sdn.wire")
 LIVE = {"topology": "sdn", "endpoints": 3}
@@ -45,11 +44,7 @@ EVERY_MAGLEV = ("m1", "m2", "m3", "m4", "m5")
 
 def lacking() -> str:
     """Returns what this machine lacks of Open vSwitch and Ryu, "" if nothing."""
-    try:
-        check_programs()
-    except CannotStart as error:
-        return str(error)
-    return ""
+    return SdnRouter.lacking()
 
 
 # Step 1: a group
