@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from . import interfaces, namespace, tcp_md5
-from .errors import CannotStart, LabError
+from .errors import LabError, Lacking
 from .interfaces import OUTER_MTU_BYTES
-from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
+from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, PATH, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
 from .sdn.routing import CONTROL, DOCUMENT, MANAGEMENT, SwitchRouting
 from .waiting import wait_until
 
 RYU_PYTHON = ROOT / ".venv-ryu" / "bin" / "python"
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PROGRAMS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")
-PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 BRIDGE = MANAGEMENT.removesuffix(".mgmt")
 CONTROLLER = "tcp:127.0.0.1:6653"  # in the router's own namespace
 KERNEL_RULES = "maglab_kernel"  # a table of nftables
@@ -57,6 +56,16 @@ class SdnRouter(Router):
     hashes_fragments_alike = False  # later ones show no ports
     sees_incoming = False  # its kernel: a switch that is a process takes frames before filters and queues
 
+    @classmethod
+    def lacking(cls) -> str:
+        for program in PROGRAMS:
+            if shutil.which(program, path=PATH) is None:
+                return f"Open vSwitch's {program} is not installed: run make setup"
+        if not SCHEMA.exists():
+            return f"Open vSwitch's {SCHEMA} is not there: run make setup"
+        here = RYU_PYTHON.exists()
+        return "" if here else f"Ryu's environment {RYU_PYTHON.parent.parent.name} is not there: run make setup"
+
     @staticmethod
     def hook_of_leaving(interfaces: Sequence[str]) -> str:
         """Returns nftables' hook at which packets are seen that leave by one of some interfaces."""
@@ -70,7 +79,8 @@ class SdnRouter(Router):
         bgp_password: str = "",
         **params: Any,
     ) -> Any:
-        check_programs()
+        if lacks := self.lacking():
+            raise Lacking(lacks)
         self.bgp_password = tcp_md5.usable(bgp_password)
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
@@ -138,11 +148,12 @@ class SdnRouter(Router):
         self.run(*vsctl, "--no-wait", "init")
         self.start("vswitchd", [_found("ovs-vswitchd"), server, f"--unixctl={self._file('vswitchd.ctl')}", *common],
                    **environment)  # fmt: skip
+        self._wait_for("vswitchd", Path(self._file("vswitchd.ctl")))
         try:
             self.run(*vsctl, *self._bridge())
         except LabError as error:
             words = self._last_words("vswitchd")
-            raise CannotStart(f"{self.name}'s Open vSwitch does not run: {words} ({error})") from None
+            raise Lacking(f"{self.name}'s Open vSwitch does not run: {words} ({error})") from None
         self._wait_for("vswitchd", self.management)
         self._put_addresses_inside()
 
@@ -178,7 +189,7 @@ class SdnRouter(Router):
     def _wait_for(self, daemon: str, socket_file: Path) -> None:
         def missing() -> str:
             if self.daemons[daemon].poll() is not None:
-                raise CannotStart(f"{self.name}'s Open vSwitch does not run: {daemon} says: {self._last_words(daemon)}")
+                raise Lacking(f"{self.name}'s Open vSwitch does not run: {daemon} says: {self._last_words(daemon)}")
             return "" if _listens(socket_file) else f"{daemon} has not opened {socket_file.name}"
 
         wait_until(missing, START_TIMEOUT_S, f"starting {self.name}'s Open vSwitch")
@@ -253,15 +264,6 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
         return "".join(
             self.run(_found("ovs-ofctl"), "-O", "OpenFlow15", each, where, check=False).stdout for each in asked
         )
-
-
-def check_programs() -> None:
-    """Raises CannotStart where Open vSwitch or Ryu is missing."""
-    for program in PROGRAMS:
-        if shutil.which(program, path=PATH) is None:
-            raise CannotStart(f"Open vSwitch's {program} is not installed: run make setup")
-    if not RYU_PYTHON.exists():
-        raise CannotStart(f"Ryu's environment {RYU_PYTHON.parent.parent.name} is not there: run make setup")
 
 
 def has_kernel_datapath() -> bool:
