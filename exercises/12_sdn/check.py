@@ -37,14 +37,9 @@ LIVE = {"topology": "sdn", "endpoints": 3}
 VIPS = ("192.0.2.1", "192.0.2.2", "192.0.2.128/28", "2001:db8::1")
 CLIENT = 1  # the port that leads to it; Maglev mN is behind port N + 1
 FLOWS = range(600)
-LIVE_FLOWS = 90
+LIVE_FLOWS, PATIENCE_S = 90, 30.0
 FIELDS = "ip_src,ip_dst,ipv6_src,ipv6_dst,nw_proto,tcp_src,tcp_dst,udp_src,udp_dst"
 EVERY_MAGLEV = ("m1", "m2", "m3", "m4", "m5")
-
-
-def lacking() -> str:
-    """Returns what this machine lacks of Open vSwitch and Ryu, "" if nothing."""
-    return SdnRouter.lacking()
 
 
 # Step 1: a group
@@ -88,7 +83,10 @@ def others_stay_where_they_are(student: Any, case: Case) -> None:
 
 
 @criterion(
-    step=2, seconds=20, lacks=lacking, hint="print(message) shows an OFPGroupMod; ovs-ofctl ofp-print reads its bytes"
+    step=2,
+    seconds=30,
+    lacks=SdnRouter.lacking,
+    hint="print(message) shows an OFPGroupMod; ovs-ofctl ofp-print reads its bytes",
 )
 def what_open_vswitch_reads(student: Any, case: Case) -> None:
     """Ryu's message of a group, read by Open vSwitch: a select group that hashes the 5-tuple, with its buckets."""
@@ -195,15 +193,15 @@ def no_packet_is_lost_on_the_way(student: Any, case: Case) -> None:
 
 @criterion(
     step=5,
-    seconds=40,
+    seconds=90,
     hint="sudo maglab try 12, and look at the group before and after: r1 ovs-ofctl -O OpenFlow15 dump-groups …",
-    lacks=lacking,
+    lacks=SdnRouter.lacking,
     lab={"topology": "sdn", "maglevs": 3, "endpoints": 2},
 )
 def only_the_flows_of_a_dead_maglev_move(lab: Any, case: Case) -> None:
     """In a live switch: three Maglevs share the flows, and when one dies only its own move."""
     with lab.connections(LIVE_FLOWS) as conns, lab.ways() as record:
-        before = record.wait(LIVE_FLOWS)
+        before = record.wait(LIVE_FLOWS, PATIENCE_S)
         counted = Counter(name for maglevs in before.values() for name in maglevs)
         case.step(f"{LIVE_FLOWS} connections: {_counted(counted)}")
         least = min(counted[name] for name in lab.maglevs)
@@ -211,7 +209,7 @@ def only_the_flows_of_a_dead_maglev_move(lab: Any, case: Case) -> None:
         lab.kill("m2")
         lab.wait_converged()
         record.forget()
-        without = record.wait(LIVE_FLOWS)
+        without = record.wait(LIVE_FLOWS, PATIENCE_S)
         others = [flow for flow in before if before[flow] != {"m2"}]
         moved = [flow for flow in others if without[flow] != before[flow]]
         case.step("m2 died, and the group was changed")
