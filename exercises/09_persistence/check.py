@@ -252,12 +252,12 @@ def _expect_counts(
 
 
 def _expect_agreement(case: Case, counts: Any, theory: Any) -> None:
-    shares = _pair(case, theory)
-    for value, number, what in zip(shares, (counts.broken, counts.doomed), ("broke", "were doomed"), strict=True):
+    shares, words = _pair(case, theory), (("break", "did"), ("are doomed", "were"))
+    for value, number, (said, done) in zip(shares, (counts.broken, counts.doomed), words, strict=True):
         case.expect_that(
             0 <= value <= 1 and within_chance(number, counts.lived, value, 1e-6),
-            f"predicted that {100 * value:.2f} % of {counts.lived:,} {what}: it were {number:,}, "
-            f"{100 * number / counts.lived:.2f} %, and that is no chance",
+            f"predicted that {100 * value:.2f} % of {counts.lived:,} {said}; {number:,} {done}, "
+            f"{100 * number / counts.lived:.2f} %, and chance does not do that",
         )
 
 

@@ -1,7 +1,7 @@
 """Believes in the connection table wherever a connection comes to, as if Maglevs shared theirs.
 
 criterion: live_a_drain_and_a_crash
-says: predicted that 0.00 % of 200 broke
+says: predicted that 0.00 % of 200 break
 """
 
 import numpy as np
