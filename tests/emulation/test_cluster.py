@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 CONNECTIONS = 200
-GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NOBODY_THERE = range(2, 9)
+GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NO_SHELLS, NOBODY_THERE = range(2, 10)
 SMALL = {"edges": 1, "spines": 1, "maglev_racks": 1, "endpoint_racks": 1, "maglevs": 1, "endpoints": 1, "clients": 1}
 PING_HEADERS_BYTES = 28
 AWAY = ["leaf2", "leaf4", "m3", "m4", "s3", "s4"]
@@ -41,6 +41,7 @@ def there(tmp_path_factory):
         all_of_them.add(NO_TUNNELS, tunnels="no")
         all_of_them.add(NO_KEY, authorized="nobody")
         all_of_them.add(NO_MININET, before="mount -t tmpfs none /usr/lib/python3/dist-packages/mininet")
+        all_of_them.add(NO_SHELLS, before="mount --bind /bin/false /usr/bin/mnexec")
         all_of_them.wait_up()
         yield all_of_them
 
@@ -251,6 +252,13 @@ def test_a_server_without_tunnels_leaves_no_lab_behind(there):
     assert_clean(there, NO_TUNNELS)
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "tap" not in links, f"here is left: {links}"
+
+
+def test_a_server_where_no_node_can_have_a_shell_leaves_no_lab_behind(there):
+    """Mininet would wait for the prompt for ever."""
+    with pytest.raises(CannotStart, match=r"has no shell on 10\.77\.0\.8: does mnexec work there"):
+        Lab("rack", cluster=[name_of(NO_SHELLS)], ssh_config=there.ssh_config, maglevs=1, endpoints=1).start()
+    assert_clean(there, NO_SHELLS)
 
 
 def test_the_doctor_tries_a_tunnel(there):
