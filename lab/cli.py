@@ -1,6 +1,7 @@
 """`maglab`: the laboratory's command line.
 
-Exit status: 0 done, 1 a claim did not hold, 2 wrong use, 3 no lab, 130 stopped by Ctrl-C or SIGTERM.
+Exit status: 0 done, 1 a claim did not hold, 2 wrong use, or use of what this machine lacks, 3 no lab, 130 stopped by
+Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ class CannotStart(LabError):
     """The laboratory could not be built on this machine."""
 
 
+class Lacking(WrongUse, CannotStart):
+    """What was asked for needs something that this machine does not have, or that does not run here: ask for less."""
+
+
 class NotInTime(LabError):
     """A condition did not come true before its deadline; the text says what was still missing."""
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from . import tcp_md5
 from .bird import ANSWER_TIMEOUT_S, ESTABLISHED, LinuxRouting
-from .errors import CannotStart
+from .errors import Lacking
 from .nodes import BFD_INTERVAL_MS, BFD_MULTIPLIER, HOLD_TIME_S, MAGLEV_AS, MOST_PATHS, Router
 from .waiting import wait_until
 
@@ -81,9 +81,14 @@ class FrrRouter(Router):
 
     asked = FrrRouting
 
+    @classmethod
+    def lacking(cls) -> str:
+        is_there = all((PROGRAMS / daemon).exists() for daemon in SOCKETS)
+        return "" if is_there else "FRR is not installed, which router=frr asks for: run make setup, or leave that out"
+
     def start_daemons(self) -> None:
-        if not (PROGRAMS / "bgpd").exists():
-            raise CannotStart(f"{self.name} is to run FRR, which is not installed: run make setup")
+        if lacks := self.lacking():
+            raise Lacking(lacks)
         shutil.chown(self.directory, OWNER, OWNER)
         for name, lines in (("zebra", ZEBRA_LINES), ("bfdd", self._bfd_lines()), ("bgpd", self._bgp_lines())):
             file = self.directory / f"{name}.conf"
@@ -104,7 +109,7 @@ class FrrRouter(Router):
         def missing() -> str:
             if self.daemons[daemon].poll() is not None:
                 words = (self.directory / f"{daemon}.log").read_text(errors="replace").strip().rpartition("\n")[2]
-                raise CannotStart(f"{self.name}'s FRR does not run: {daemon} says: {words or 'nothing'}")
+                raise Lacking(f"{self.name}'s FRR does not run: {daemon} says: {words or 'nothing'}")
             return "" if all((self.directory / name).is_socket() for name in SOCKETS[daemon]) else "it does not listen"
 
         wait_until(missing, START_TIMEOUT_S, f"starting {self.name}'s {daemon}")

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from mininet.log import setLogLevel
 from mininet.net import Mininet
+from mininet.topo import Topo
 
 import maglev.config
 from maglev.config import Vip
@@ -28,7 +29,7 @@ from .capture import Captures
 from .catalogue import load_topology, name_of
 from .catalogue import topology_names as topology_names  # where others look for it
 from .connections import Connections
-from .errors import CannotStart, LabError, NotInTime, WrongUse
+from .errors import CannotStart, LabError, Lacking, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
 from .moves import Moves
@@ -120,6 +121,8 @@ class Lab(Faults, Moves, Observation):
         if os.geteuid() != 0:
             raise CannotStart("a lab makes network namespaces, which only root may do: run it with sudo")
         _check_namespaces()
+        if not self._machines.cluster:  # of another server's programs its own nodes speak
+            _check_programs(self._topo)
         self._machines.check()
         setLogLevel("error")
         started = time.monotonic()
@@ -356,6 +359,13 @@ class Lab(Faults, Moves, Observation):
             vips[address] = vips.get(address, set()) | announcing  # anycast has several shards
             backing.setdefault(address, []).append({str(each.address) for each in self.config.vip_members(vip)})
         return convergence.missing(self.net.hosts, convergence.Expected(vips, self.expected, backing))
+
+
+def _check_programs(topo: Topo) -> None:
+    """Raises Lacking for a topology some of whose nodes need what this machine does not have."""
+    for cls in dict.fromkeys(topo.nodeInfo(node)["cls"] for node in topo.nodes()):
+        if lacks := cls.lacking():
+            raise Lacking(lacks)
 
 
 def _check_namespaces() -> None:

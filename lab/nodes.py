@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from .site import Process, Site
 from .waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
+PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where daemons are
 CONTROL = "control.sock"  # in the directory of whoever answers on one
 CONFIG = "maglev.yaml"  # the configuration that all Maglevs and endpoints of a lab share
 HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
@@ -89,6 +91,11 @@ class LabNode(Node):  # type: ignore[misc]
     role = "node"
     bgp_password = ""  # of those that speak BGP
     server = HERE  # the machine that it is on, by the name that Mininet gives it
+
+    @classmethod
+    def lacking(cls) -> str:
+        """Returns what this machine lacks to run such a node, "" if nothing: asked before anything is made."""
+        return ""
 
     def __init__(self, name: str, inNamespace: bool = True, **params: Any) -> None:
         self.site: Site = params.get("site") or site_of_mn()
@@ -310,6 +317,10 @@ class Router(LabNode):
     asked = bird.LinuxRouting  # whom to ask for routes, sessions and counters
     nft_family = "inet"  # in which its kernel sees packets on their way to Maglevs
     hashes_fragments_alike = True  # whether all fragments of a packet go the same way
+
+    @classmethod
+    def lacking(cls) -> str:
+        return "" if shutil.which("bird", path=PATH) else "BIRD is not installed: run make setup"
 
     @staticmethod
     def hook_of_leaving(interfaces: Sequence[str]) -> str:

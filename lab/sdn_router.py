@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from . import interfaces, namespace, tcp_md5
-from .errors import CannotStart, LabError
+from .errors import LabError, Lacking
 from .interfaces import OUTER_MTU_BYTES
-from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
+from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, PATH, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
 from .sdn.routing import CONTROL, DOCUMENT, MANAGEMENT, SwitchRouting
 from .waiting import wait_until
 
 RYU_PYTHON = ROOT / ".venv-ryu" / "bin" / "python"
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PROGRAMS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")
-PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 BRIDGE = MANAGEMENT.removesuffix(".mgmt")
 CONTROLLER = "tcp:127.0.0.1:6653"  # in the router's own namespace
 KERNEL_RULES = "maglab_kernel"  # a table of nftables
@@ -56,6 +56,16 @@ class SdnRouter(Router):
     hashes_fragments_alike = False  # later ones show no ports
     sees_incoming = False  # its kernel: a switch that is a process takes frames before filters and queues
 
+    @classmethod
+    def lacking(cls) -> str:
+        for program in PROGRAMS:
+            if shutil.which(program, path=PATH) is None:
+                return f"Open vSwitch's {program} is not installed: run make setup"
+        if not SCHEMA.exists():
+            return f"Open vSwitch's {SCHEMA} is not there: run make setup"
+        here = RYU_PYTHON.exists()
+        return "" if here else f"Ryu's environment {RYU_PYTHON.parent.parent.name} is not there: run make setup"
+
     @staticmethod
     def hook_of_leaving(interfaces: Sequence[str]) -> str:
         """Returns nftables' hook at which packets are seen that leave by one of some interfaces."""
@@ -69,7 +79,8 @@ class SdnRouter(Router):
         bgp_password: str = "",
         **params: Any,
     ) -> Any:
-        check_programs()
+        if lacks := self.lacking():
+            raise Lacking(lacks)
         self.bgp_password = tcp_md5.usable(bgp_password)
         self.vip_prefixes = {4: vip_prefix, 6: vip_prefix6}
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
@@ -137,11 +148,12 @@ class SdnRouter(Router):
         self.run(*vsctl, "--no-wait", "init")
         self.start("vswitchd", [_found("ovs-vswitchd"), server, f"--unixctl={self._file('vswitchd.ctl')}", *common],
                    **environment)  # fmt: skip
+        self._wait_for("vswitchd", Path(self._file("vswitchd.ctl")))
         try:
             self.run(*vsctl, *self._bridge())
         except LabError as error:
             words = self._last_words("vswitchd")
-            raise CannotStart(f"{self.name}'s Open vSwitch does not run: {words} ({error})") from None
+            raise Lacking(f"{self.name}'s Open vSwitch does not run: {words} ({error})") from None
         self._wait_for("vswitchd", self.management)
         self._put_addresses_inside()
 
@@ -177,8 +189,8 @@ class SdnRouter(Router):
     def _wait_for(self, daemon: str, socket_file: Path) -> None:
         def missing() -> str:
             if self.daemons[daemon].poll() is not None:
-                raise CannotStart(f"{self.name}'s Open vSwitch does not run: {daemon} says: {self._last_words(daemon)}")
-            return "" if socket_file.is_socket() else f"{daemon} has not opened {socket_file.name}"
+                raise Lacking(f"{self.name}'s Open vSwitch does not run: {daemon} says: {self._last_words(daemon)}")
+            return "" if _listens(socket_file) else f"{daemon} has not opened {socket_file.name}"
 
         wait_until(missing, START_TIMEOUT_S, f"starting {self.name}'s Open vSwitch")
 
@@ -254,15 +266,6 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
         )
 
 
-def check_programs() -> None:
-    """Raises CannotStart where Open vSwitch or Ryu is missing."""
-    for program in PROGRAMS:
-        if shutil.which(program, path=PATH) is None:
-            raise CannotStart(f"Open vSwitch's {program} is not installed: run make setup")
-    if not RYU_PYTHON.exists():
-        raise CannotStart(f"Ryu's environment {RYU_PYTHON.parent.parent.name} is not there: run make setup")
-
-
 def has_kernel_datapath() -> bool:
     """Says whether this kernel has Open vSwitch's module, and loads it if need be."""
     modprobe = ["modprobe", "-q", "openvswitch"]
@@ -271,6 +274,12 @@ def has_kernel_datapath() -> bool:
         and subprocess.run(modprobe, env={**os.environ, "PATH": PATH}, capture_output=True, check=False).returncode == 0
         and KERNEL_DATAPATH.is_dir()
     )
+
+
+def _listens(socket_file: Path) -> bool:
+    """Says whether somebody takes connections there: the file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        return trial.connect_ex(str(socket_file)) == 0
 
 
 def inside(port: Any) -> str:

@@ -16,8 +16,8 @@ settings.load_profile("shared-machine")
 
 LONG = {"test_sdn.py", "test_sites.py", "test_rack_frr.py", "test_pod_frr.py", "test_bgp_interop.py"}
 ALONE = {
-    "test_bench_runs.py", "test_big_lab.py", "test_hygiene.py", "test_lab_observe.py", "test_own_tests.py",
-    "test_sharded.py", "test_sudden_deaths.py", "test_top.py",
+    "test_bad_input.py", "test_bench_runs.py", "test_big_lab.py", "test_hygiene.py", "test_lab_observe.py",
+    "test_own_tests.py", "test_scale.py", "test_sharded.py", "test_sudden_deaths.py", "test_top.py",
 }  # fmt: skip
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
-from commands import MAGLAB, Machine, networks_of, started, wait_gone
+from commands import MAGLAB, Machine, networks_of, read_until, started, wait_gone
 from rich.console import Console
 from wires import VIP, VIP6
 
@@ -17,6 +18,7 @@ from lab.site import sites
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a bench makes network namespaces, which only root may do")
 
+TIMEOUT_S = 120.0
 QUICK_S = 10.0  # to take away a small lab, on a busy machine
 
 
@@ -36,6 +38,18 @@ def test_a_rack_without_a_maglev_is_passed_over_and_goes_by_the_core_itself(lab)
         snapshot = lab.snapshot()
         hops = {name: {snapshot.names[hop] for hop in view.ecmp[VIP]} for name, view in snapshot.routers.items()}
     assert (hops["r0"], hops["r1"]) == ({"r2", "r3"}, {"r0"})
+
+
+def test_it_runs_under_plain_mininet_and_in_the_console():
+    asked = f"c1 curl -s --retry 40 --retry-delay 1 --retry-all-errors --connect-timeout 1 http://{VIP}/\nexit\n"
+    mn = ["mn", "--custom", "topologies/scale.py", "--topo", "scale,maglevs=1,endpoints=1,clients=1,routers=1"]
+    up = [*MAGLAB, "up", "scale", "--maglevs", "1", "--endpoints", "1", "--clients", "1", "--set", "routers=1"]
+    for command, ready in ((mn, "Starting CLI"), (up, "up in ")):
+        with started(command, stderr=subprocess.STDOUT) as console:
+            read_until(console, ready)
+            answer, _ = console.communicate(asked, timeout=TIMEOUT_S)
+        assert console.returncode == 0, answer
+        assert "s1 answers 10.0.1.2" in answer, answer
 
 
 # The bench

@@ -65,6 +65,12 @@ def command(monkeypatch):
         pytest.param(["demo", "--endpoints", "251"], ["endpoints=251", "from 1 to 250"], marks=needs_mininet),
         pytest.param(["up", "ring"], ["'ring'", "there are", "rack"], marks=needs_mininet),
         pytest.param(["up", "rack", "--maglevs", "0"], ["maglevs=0", "from 1 to 250"], marks=needs_mininet),
+        pytest.param(["up", "pod", "--set", "spines=0"], ["spines=0", "from 1 to 16"], marks=needs_mininet),
+        pytest.param(["up", "pod", "--set", "spines=many"], ["spines='many'", "a whole number"], marks=needs_mininet),
+        pytest.param(["up", "sites", "--set", "sites"], ["--set 'sites'", "NAME=VALUE"], marks=needs_mininet),
+        pytest.param(["up", "sharded", "--set", "routers=2"], ["'routers'", "it takes maglevs"], marks=needs_mininet),
+        pytest.param(["graph", "rack", "--set", "colour=1"], ["'colour'", "it takes maglevs"], marks=needs_mininet),
+        pytest.param(["up", "nowhere.py"], ["no file nowhere.py"], marks=needs_mininet),
         (["up", "rack", "rack"], ["rack"]),
     ],
     ids=lambda value: " ".join(value),
@@ -98,6 +104,20 @@ def test_every_command_has_help(maglab, command_name):
     status, printed, _ = maglab(command_name, "--help")
     assert status == DONE
     assert f"maglab {command_name}" in printed
+
+
+@needs_mininet
+def test_help_lists_every_parameter_of_every_topology(maglab):
+    from lab.catalogue import parameters, topology_names
+
+    for command_name in ("up", "graph"):
+        _, printed, _ = maglab(command_name, "--help")
+        listed = " ".join(printed.partition("Topologies")[2].split())
+        for name in topology_names():
+            wanted = [
+                f"{each.name}={'none' if each.default == '' else each.default}" for each in parameters(name).values()
+            ]
+            assert all(text in listed for text in wanted), (name, listed)
 
 
 @needs_mininet
