@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 CONNECTIONS = 200
 GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NO_SHELLS, NOBODY_THERE = range(2, 10)
 SMALL = {"edges": 1, "spines": 1, "maglev_racks": 1, "endpoint_racks": 1, "maglevs": 1, "endpoints": 1, "clients": 1}
+ONE_OF_EACH = {"maglevs": 1, "endpoints": 1, "clients": 1}
 PING_HEADERS_BYTES = 28
 AWAY = ["leaf2", "leaf4", "m3", "m4", "s3", "s4"]
 
@@ -248,7 +249,7 @@ def test_a_wrong_key_is_told_apart_by_the_command_s_exit_status(there):
 
 def test_a_server_without_tunnels_leaves_no_lab_behind(there):
     with pytest.raises(CannotStart, match="PermitTunnel yes"):
-        Lab("rack", cluster=[name_of(NO_TUNNELS)], ssh_config=there.ssh_config, maglevs=1, endpoints=1).start()
+        Lab("rack", cluster=[name_of(NO_TUNNELS)], ssh_config=there.ssh_config, **ONE_OF_EACH).start()
     assert_clean(there, NO_TUNNELS)
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "tap" not in links, f"here is left: {links}"
@@ -257,7 +258,7 @@ def test_a_server_without_tunnels_leaves_no_lab_behind(there):
 def test_a_server_where_no_node_can_have_a_shell_leaves_no_lab_behind(there):
     """Mininet would wait for the prompt for ever."""
     with pytest.raises(CannotStart, match=r"has no shell on 10\.77\.0\.8: does mnexec work there"):
-        Lab("rack", cluster=[name_of(NO_SHELLS)], ssh_config=there.ssh_config, maglevs=1, endpoints=1).start()
+        Lab("rack", cluster=[name_of(NO_SHELLS)], ssh_config=there.ssh_config, **ONE_OF_EACH).start()
     assert_clean(there, NO_SHELLS)
 
 
