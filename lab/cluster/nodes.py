@@ -137,7 +137,8 @@ class OnOther(Placed):
         raise WrongUse(f"{self.name} is on {self.server}, and {name} runs on nodes of this machine only")
 
     def _end(self, daemons: Collection[Any], number: signal.Signals) -> None:
-        self.away.do("end", pids=[daemon.pid for daemon in daemons], number=int(number))
+        if pids := [daemon.pid for daemon in daemons]:
+            self.away.do("end", pids=pids, number=int(number))
 
     def last_words(self, daemon: str) -> str:
         return str(self.away.do("log", node=self.name, name=daemon)).strip().rpartition("\n")[2]

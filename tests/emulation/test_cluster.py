@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 CONNECTIONS = 200
-GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NO_SHELLS, NOBODY_THERE = range(2, 10)
+GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NO_SHELLS, MORTAL, NOBODY_THERE = range(2, 11)
 SMALL = {"edges": 1, "spines": 1, "maglev_racks": 1, "endpoint_racks": 1, "maglevs": 1, "endpoints": 1, "clients": 1}
 ONE_OF_EACH = {"maglevs": 1, "endpoints": 1, "clients": 1}
 PING_HEADERS_BYTES = 28
@@ -43,6 +43,7 @@ def there(tmp_path_factory):
         all_of_them.add(NO_KEY, authorized="nobody")
         all_of_them.add(NO_MININET, before="mount -t tmpfs none /usr/lib/python3/dist-packages/mininet")
         all_of_them.add(NO_SHELLS, before="mount --bind /bin/false /usr/bin/mnexec")
+        all_of_them.add(MORTAL)
         all_of_them.wait_up()
         yield all_of_them
 
@@ -212,6 +213,15 @@ time.sleep(60)
         assert_clean(there, number)
     assert cleaned.returncode == 0
     assert not Path("/run/maglab", identity).exists()
+
+
+def test_a_lab_whose_server_dies_says_so_and_goes(there):
+    with Lab("rack", cluster=[name_of(MORTAL)], ssh_config=there.ssh_config, **ONE_OF_EACH) as lab:
+        there.kill(MORTAL)
+        with pytest.raises(LabError, match=r"^10\.77\.0\.9: "):
+            lab.wait_converged()
+        directory = lab.directory
+    assert not directory.exists()
 
 
 BAD = {  # server: what is said of it
