@@ -67,7 +67,8 @@ class Away:
             body = json.dumps(arguments).encode()
             return request(self._socket, "POST", f"/{order}", ORDER_TIMEOUT_S, body)["result"]
         except ControlError as error:
-            raise LabError(f"{self.server.name}: {error}") from None
+            lost = "the connection has ended: " if self._ssh.poll() is not None else ""
+            raise LabError(f"{self.server.name}: {lost}{error}") from None
 
     def close(self) -> None:
         """Lets the agent take everything away there, and go; a connection that is dead is given up."""

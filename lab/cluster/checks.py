@@ -97,10 +97,10 @@ def _refusal(server: Server, complaints: str, said: str) -> str:
 
 
 def between(servers: Sequence[Server]) -> Iterator[Finding]:
-    """Yields whether each server may go to the next ones by ssh, where neither is this machine: tunnels do."""
+    """Yields whether each server may go to each by ssh, where neither is this machine: tunnels do."""
     others = [server for server in servers if not server.is_here]
-    for number, one in enumerate(others):
-        for other in others[number + 1 :]:
+    for one in others:
+        for other in (each for each in others if each is not one):
             command = shlex.join(["ssh", "-n", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", other.destination])
             tried = subprocess.run(
                 [*one.ssh("-A", "-n"), f"{command} true"],

@@ -6,8 +6,11 @@ the rest. Its `directory` is there, and so are the numbers of its processes.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 
 from mininet.examples.cluster import RemoteMixin
 
-from ..errors import WrongUse
+from ..errors import CannotStart, WrongUse
 from ..nodes import Endpoint, LabNode, Maglev, Router, Switch
 from ..site import ID_VARIABLE
 from .away import Away, AwayDaemon, AwayRouting
@@ -23,6 +26,8 @@ from .servers import OPTIONS, Server
 
 ABLE = (Router, Maglev, Endpoint, Switch)  # to be on another server
 RUN_TIMEOUT_S = 60.0
+SHELL_TIMEOUT_S, SHELL_POLL_S = 30.0, 0.1
+SENTINEL = b"\x7f"  # with which a node's shell prompts, and by which Mininet knows that it waits
 
 
 class Placed(RemoteMixin):  # type: ignore[misc]
@@ -63,6 +68,26 @@ class OnOther(Placed):
     def __init__(self, name: str, **params: Any) -> None:
         super().__init__(name, **params)
         self.directory = self.away.directory / name
+
+    def startShell(self, *arguments: Any, **named: Any) -> None:
+        """Starts the node's shell; CannotStart if it ends at once, for which Mininet would wait for ever."""
+        started = threading.Event()
+        threading.Thread(target=self._watch_shell, args=(started,), daemon=True).start()
+        try:
+            super().startShell(*arguments, **named)
+        except ValueError:  # what was to be its number is none
+            raise CannotStart(
+                f"{self.name} has no shell on {self.server}: does mnexec work there, and may so many come in by ssh?"
+            ) from None
+        finally:
+            started.set()
+
+    def _watch_shell(self, started: threading.Event) -> None:
+        """Says in the place of a shell that has ended, or is silent, that it has carried out what it was told."""
+        give_up = time.monotonic() + SHELL_TIMEOUT_S
+        while not started.wait(SHELL_POLL_S):
+            if self.shell and (self.shell.poll() is not None or time.monotonic() > give_up):
+                os.write(self.slave, SENTINEL)
 
     @property
     def _tunnel_options(self) -> Sequence[str]:
@@ -112,7 +137,8 @@ class OnOther(Placed):
         raise WrongUse(f"{self.name} is on {self.server}, and {name} runs on nodes of this machine only")
 
     def _end(self, daemons: Collection[Any], number: signal.Signals) -> None:
-        self.away.do("end", pids=[daemon.pid for daemon in daemons], number=int(number))
+        if pids := [daemon.pid for daemon in daemons]:
+            self.away.do("end", pids=pids, number=int(number))
 
     def last_words(self, daemon: str) -> str:
         return str(self.away.do("log", node=self.name, name=daemon)).strip().rpartition("\n")[2]

@@ -20,8 +20,9 @@ from .placement import HERE
 
 NAME = re.compile(r"(?:(?P<user>[A-Za-z_][\w.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*)")
 MOST = 16
-# Never a question that nobody answers, and never a tunnel that is none.
-OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ExitOnForwardFailure=yes")
+# Never a question that nobody answers, nor a tunnel that is none; and a server that is gone is noticed in 15 s.
+ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ExitOnForwardFailure=yes", *ALIVE)
 
 
 @dataclass(frozen=True)

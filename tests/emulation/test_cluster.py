@@ -25,8 +25,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 CONNECTIONS = 200
-GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NOBODY_THERE = range(2, 9)
+GOOD, SECOND, THIRD, NO_TUNNELS, NO_KEY, NO_MININET, NO_SHELLS, MORTAL, NOBODY_THERE = range(2, 11)
 SMALL = {"edges": 1, "spines": 1, "maglev_racks": 1, "endpoint_racks": 1, "maglevs": 1, "endpoints": 1, "clients": 1}
+ONE_OF_EACH = {"maglevs": 1, "endpoints": 1, "clients": 1}
 PING_HEADERS_BYTES = 28
 AWAY = ["leaf2", "leaf4", "m3", "m4", "s3", "s4"]
 
@@ -41,6 +42,8 @@ def there(tmp_path_factory):
         all_of_them.add(NO_TUNNELS, tunnels="no")
         all_of_them.add(NO_KEY, authorized="nobody")
         all_of_them.add(NO_MININET, before="mount -t tmpfs none /usr/lib/python3/dist-packages/mininet")
+        all_of_them.add(NO_SHELLS, before="mount --bind /bin/false /usr/bin/mnexec")
+        all_of_them.add(MORTAL)
         all_of_them.wait_up()
         yield all_of_them
 
@@ -212,6 +215,15 @@ time.sleep(60)
     assert not Path("/run/maglab", identity).exists()
 
 
+def test_a_lab_whose_server_dies_says_so_and_goes(there):
+    with Lab("rack", cluster=[name_of(MORTAL)], ssh_config=there.ssh_config, **ONE_OF_EACH) as lab:
+        there.kill(MORTAL)
+        with pytest.raises(LabError, match=r"^10\.77\.0\.9: "):
+            lab.wait_converged()
+        directory = lab.directory
+    assert not directory.exists()
+
+
 BAD = {  # server: what is said of it
     NO_KEY: r"no key of root is let in: run ssh-copy-id root@10\.77\.0\.6",
     NO_MININET: "Mininet: install Debian's mininet there",
@@ -247,10 +259,17 @@ def test_a_wrong_key_is_told_apart_by_the_command_s_exit_status(there):
 
 def test_a_server_without_tunnels_leaves_no_lab_behind(there):
     with pytest.raises(CannotStart, match="PermitTunnel yes"):
-        Lab("rack", cluster=[name_of(NO_TUNNELS)], ssh_config=there.ssh_config, maglevs=1, endpoints=1).start()
+        Lab("rack", cluster=[name_of(NO_TUNNELS)], ssh_config=there.ssh_config, **ONE_OF_EACH).start()
     assert_clean(there, NO_TUNNELS)
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "tap" not in links, f"here is left: {links}"
+
+
+def test_a_server_where_no_node_can_have_a_shell_leaves_no_lab_behind(there):
+    """Mininet would wait for the prompt for ever."""
+    with pytest.raises(CannotStart, match=r"has no shell on 10\.77\.0\.8: does mnexec work there"):
+        Lab("rack", cluster=[name_of(NO_SHELLS)], ssh_config=there.ssh_config, **ONE_OF_EACH).start()
+    assert_clean(there, NO_SHELLS)
 
 
 def test_the_doctor_tries_a_tunnel(there):
