@@ -315,6 +315,8 @@ class Lab(Faults, Moves, Observation):
     def trace(self, client: str, vip: str = "www", **options: Any) -> Journey:
         """Sends a packet that says "trace me" from a client to a VIP, and returns its way; `trace.follow` has more."""
         self.node(client, "client")
+        if away := next((node for node in self.net.hosts if not node.is_here), None):
+            raise WrongUse(f"{away.name} is on {away.server}: packets are traced by one clock, in labs on one machine")
         nodes = {node.name: partial(node.run, check=False) for node in self.net.hosts}
         return follow(nodes, self.config, client, vip, **options)
 

@@ -51,6 +51,7 @@ class Daemon:
     def __del__(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
+            self._handle = None  # whoever is done away with together with it may still ask
 
 
 class Nursery:

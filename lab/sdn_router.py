@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -189,7 +190,7 @@ class SdnRouter(Router):
         def missing() -> str:
             if self.daemons[daemon].poll() is not None:
                 raise Lacking(f"{self.name}'s Open vSwitch does not run: {daemon} says: {self._last_words(daemon)}")
-            return "" if socket_file.is_socket() else f"{daemon} has not opened {socket_file.name}"
+            return "" if _listens(socket_file) else f"{daemon} has not opened {socket_file.name}"
 
         wait_until(missing, START_TIMEOUT_S, f"starting {self.name}'s Open vSwitch")
 
@@ -273,6 +274,12 @@ def has_kernel_datapath() -> bool:
         and subprocess.run(modprobe, env={**os.environ, "PATH": PATH}, capture_output=True, check=False).returncode == 0
         and KERNEL_DATAPATH.is_dir()
     )
+
+
+def _listens(socket_file: Path) -> bool:
+    """Says whether somebody takes connections there: the file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        return trial.connect_ex(str(socket_file)) == 0
 
 
 def inside(port: Any) -> str:

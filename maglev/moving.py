@@ -38,12 +38,22 @@ class Step(NamedTuple):
     document: dict[str, Any]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """By which shards a VIP is served; the fields of `Vip`."""
 
-    shard: str
-    also_announced_by: tuple[str, ...]
-    also_served_by: tuple[str, ...]
+    shard: str  # whose Maglevs bring its fragments together; it announces and serves the VIP
+    also_announced_by: tuple[str, ...]  # these serve it as well
+    also_served_by: tuple[str, ...]  # and these do not announce it
+
+    @property
+    def announced_by(self) -> tuple[str, ...]:
+        """Returns the shards to whose Maglevs routers may send packets for the VIP."""
+        return self.shard, *self.also_announced_by
+
+    @property
+    def served_by(self) -> tuple[str, ...]:
+        """Returns the shards whose Maglevs forward packets for the VIP, whoever sends them."""
+        return *self.announced_by, *self.also_served_by
 
 
 def next_step(document: Mapping[str, Any], config: Config, vip: str, to: str) -> Step | None:
@@ -59,46 +69,53 @@ def next_step(document: Mapping[str, Any], config: Config, vip: str, to: str) ->
     shards = sorted({machine.shard for machine in config.maglevs})
     if to not in shards:
         raise MaglevError(f"no Maglev serves a shard {to!r}; there are {', '.join(shards)}")
-    found = _next(wanted, to)
-    if found is None:
+    now = Place(wanted.shard, wanted.also_announced_by, wanted.also_served_by)
+    place = next_place(now, to)
+    if place is None:
         return None
-    what, until, place = found
-    return Step(what, until, _placed(document, config, wanted, place))
+    what, until = _in_words(wanted.shown, now, Place(*place), to)
+    return Step(what, until, _placed(document, config, wanted, Place(*place)))
 
 
-def _next(vip: Vip, to: str) -> tuple[str, str, _Place] | None:
-    shard, announcing, serving = vip.shard, vip.also_announced_by, vip.also_served_by
-    others = tuple(each for each in vip.served_by if each != to)
-    if to not in vip.served_by:
-        what = f"shard {to} makes itself ready for {vip.shown}"
-        until = f"all Maglevs of shard {to} find the same endpoints healthy, with the same table_digest as the others"
-        return what, until, _Place(shard, announcing, (*serving, to))
-    if to not in vip.announced_by:
-        what = f"shard {to} announces {vip.shown} too"
-        until = f"all routers spread {vip.shown} over the Maglevs of shard {to} as well"
-        return what, until, _Place(shard, (*announcing, to), tuple(each for each in serving if each != to))
+def next_place(now: Place, to: str) -> Place | None:
+    """Returns where a VIP stands after the next step on its way to the shard `to`, None if it is that shard's alone."""
+    shard, announcing, serving = now
+    if to not in now.served_by:
+        return Place(shard, announcing, (*serving, to))
+    if to not in now.announced_by:
+        return Place(shard, (*announcing, to), _without(to, serving))
     if shard != to:
-        what = f"{vip.shown} belongs to shard {to}"
-        until = "all Maglevs have taken it up"
-        return what, until, _Place(to, (shard, *(each for each in announcing if each != to)), serving)
+        return Place(to, (shard, *_without(to, announcing)), serving)
     if announcing:
-        what = f"shard {' and '.join(announcing)} withdraws {vip.shown}"
-        until = f"no router sends it to {_listed(others)}, and no packet for it comes there any more"
-        return what, until, _Place(to, (), others)
-    if serving:
-        return (
-            f"{_listed(others)} forgets {vip.shown}",
-            "all Maglevs have taken it up; this is the last step",
-            _Place(to, (), ()),
-        )
-    return None
+        return Place(to, (), _without(to, now.served_by))
+    return Place(to, (), ()) if serving else None
+
+
+def _without(shard: str, shards: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each for each in shards if each != shard)
+
+
+def _in_words(vip: str, now: Place, after: Place, to: str) -> tuple[str, str]:
+    """Returns what a step does, and what to wait for before the one after it."""
+    if to not in now.served_by:
+        until = f"all Maglevs of shard {to} find the same endpoints healthy, with the same table_digest as the others"
+        return f"shard {to} makes itself ready for {vip}", until
+    if to not in now.announced_by:
+        return f"shard {to} announces {vip} too", f"all routers spread {vip} over the Maglevs of shard {to} as well"
+    if now.shard != after.shard:
+        return f"{vip} belongs to shard {to}", "all Maglevs have taken it up"
+    if now.also_announced_by:
+        until = f"no router sends it to {_listed(after.also_served_by)}, and no packet for it comes there any more"
+        return f"{_listed(now.also_announced_by)} withdraws {vip}", until
+    until = "all Maglevs have taken it up; this is the last step"
+    return f"{_listed(now.also_served_by)} forgets {vip}", until
 
 
 def _listed(shards: tuple[str, ...]) -> str:
     return f"shard {' and '.join(shards)}"
 
 
-def _placed(document: Mapping[str, Any], config: Config, moved: Vip, place: _Place) -> dict[str, Any]:
+def _placed(document: Mapping[str, Any], config: Config, moved: Vip, place: Place) -> dict[str, Any]:
     """Returns the document with all VIPs of an address in another place."""
     changed = copy.deepcopy(dict(document))
     names = config.sharing_addresses_with(moved.name)

@@ -61,7 +61,7 @@ def main(module: str, function: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        swap_in_from_environment()
+        swap_in_from_environment(module.partition(".")[0])
         returned = getattr(importlib.import_module(module), function)(*json.load(sys.stdin))
         said = json.dumps({"returned": returned}, default=_listed)
     except NotImplementedError as gap:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import selectors
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from .account import Account
 from .criteria import LONGEST_SHOWN, Criterion
 from .exercise import ROOT, Exercise
 from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, SKIPPED, WRONG
@@ -118,18 +118,18 @@ def check(
     seed: int,
     meet: Callable[[Judgement], None] = lambda one: None,
     waiting: Callable[[Criterion, float], None] = lambda criterion, seconds: None,
-    user: str | None = None,
+    account: Account | None = None,
 ) -> Verdicts:
     """Judges a solution, None for the reference, by all criteria, two at a time where there are two processors.
 
     `meet` is told each judgement in order, as soon as it is known; `waiting`, now and then, by which criterion that is
     judged for which it waits, and for how many seconds already. Ctrl-C ends all that runs. As root, criteria that need
-    no lab can be judged as another `user`.
+    no lab can be judged as another user.
     """
     points, running = exercise.points(), Running()
     criteria = list(exercise.check().criteria.values())
     things = [
-        partial(judge, exercise, criterion, solution, seed + number, points.get(criterion.name, 0), running, user)
+        partial(judge, exercise, criterion, solution, seed + number, points.get(criterion.name, 0), running, account)
         for number, criterion in enumerate(criteria)
     ]
     judgements = []
@@ -143,12 +143,12 @@ def check(
 
 def judge(
     exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int,
-    running: Running | None = None, user: str | None = None,
+    running: Running | None = None, account: Account | None = None,
 ) -> Judgement:  # fmt: skip
     """Judges a solution by one criterion, in a process of its own; worth nothing if it cannot be judged here."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        result, died = _run(exercise, criterion, solution, seed, output, running or Running(), user)
+        result, died = _run(exercise, criterion, solution, seed, output, running or Running(), account)
         printed = _tail(output)
     status, message, steps, measured = _understood(result, died, criterion)
     worth = 0 if status == SKIPPED else worth
@@ -165,16 +165,17 @@ def _run(
     seed: int,
     output: Any,
     running: Running,
-    user: str | None,
+    account: Account | None,
 ) -> tuple[bytes, str]:
     """Runs the judging process; returns its result, and how it ended if it gave none in time."""
+    other = account if criterion.lab is None else None
     reading, writing = os.pipe()
     arguments = [str(exercise.directory), criterion.name, str(solution or ""), str(seed)]
     process = subprocess.Popen(
         [sys.executable, "-m", "lab.classroom.runner", *arguments],
         stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writing], start_new_session=True,
-        env={**os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT)},
-        **_as_user(user if criterion.lab is None else None),
+        env={**os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT), **(other.environment if other else {})},
+        **(other.options if other else {}),
     )  # fmt: skip
     os.close(writing)
     end = partial(_ask_to_end, process, criterion.lab is not None)
@@ -190,11 +191,6 @@ def _run(
     finally:
         running.remove(end)
         _end(process, gently=criterion.lab is not None)
-
-
-def _as_user(name: str | None) -> dict[str, Any]:
-    """Returns what has a process run as a user, and in no group but that user's own."""
-    return {} if name is None else {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
 
 
 def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:

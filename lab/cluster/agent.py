@@ -65,10 +65,10 @@ class Agent:
         tcp_md5.write_private(unfinished, text)
         unfinished.replace(path)
 
-    def run(self, pid: int, command: list[str], text: str | None, timeout_s: float) -> dict[str, Any]:
-        """Runs a command on a node, and waits for it; returns its exit status and what it said."""
+    def run(self, pid: int | None, command: list[str], text: str | None, timeout_s: float) -> dict[str, Any]:
+        """Runs a command on a node, or on the server itself, and waits; returns its exit status and what it said."""
         done = subprocess.run(
-            ["mnexec", "-a", str(pid), *command],
+            [*(["mnexec", "-a", str(pid)] if pid else []), *command],
             input=text, capture_output=True, text=True, timeout=timeout_s, env=self._site.environment, check=False,
         )  # fmt: skip
         return {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}

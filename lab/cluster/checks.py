@@ -25,7 +25,7 @@ OPENS_TUN = "test -r /dev/net/tun -a -w /dev/net/tun"
 TUN = "let {user} open /dev/net/tun: sudo modprobe tun, sudo chmod 666 /dev/net/tun"
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 REFUSALS = {  # what ssh or sudo says: what that means, and what to do
-    "Permission denied": "no key of {user} is let in: run ssh-copy-id {destination} as {user}, or name another USER@HOST",
+    "Permission denied": "no key of {user} is let in: run ssh-copy-id {destination} as {user}, or name another user",
     "Host key verification failed": "its own key is not known here: run ssh {destination} as {user}, and look at it",
     "Too many authentication failures": "it refuses after many keys: name the right one in ssh's configuration",
     "Bad configuration option": "ssh does not understand its configuration ({said})",

@@ -91,6 +91,12 @@ class OnOther(Placed):
         done = subprocess.CompletedProcess(list(command), **self.away.do("run", **told))
         return self._checked(done, command) if check else done
 
+    def rcmd(self, *cmd: Any, **opts: Any) -> str:
+        """Returns what a command in the server's own network says; by the agent, since each ssh takes half a second."""
+        words = cmd[0].split() if isinstance(cmd[0], str) else list(cmd[0])
+        said = self.away.do("run", pid=None, command=words, text=None, timeout_s=RUN_TIMEOUT_S)
+        return str(said["stdout"] + said["stderr"])
+
     def start(self, name: str, command: Sequence[str], **environment: str) -> AwayDaemon:
         return self._started("start", name, command=list(command), environment=environment)
 

@@ -5,35 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import pyplot
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..bench.chart import HATCHES
 from .rows import Row
 
 SIZE_INCHES = (9.0, 5.5)
+HATCHES = ("", "///")  # without a connection table, and with one: no colour is needed
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
     """Writes the chart to a file, in the format that its name ends with."""
-    figure = drawn(rows)
-    with pyplot.rc_context({"svg.hashsalt": file.stem, "svg.fonttype": "none"}):  # the same numbers, the same file
-        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
-    pyplot.close(figure)
+    with rc_context({"svg.hashsalt": file.stem, "svg.fonttype": "none"}):  # the same numbers, the same file
+        drawn(rows).savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def drawn(rows: Sequence[Row]) -> Figure:
     """Returns the chart."""
     protections = list(dict.fromkeys(row.protection for row in rows))
-    figure, panels = pyplot.subplots(
-        (len(protections) + 1) // 2,
-        2,
-        figsize=SIZE_INCHES,
-        layout="constrained",
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")  # not pyplot's: notebooks have their own way to show it
+    panels = figure.subplots((len(protections) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False)
     for place, (axes, protection) in enumerate(zip(panels.flat, protections, strict=False)):
         chosen = [row for row in rows if row.protection == protection]
         events = [row.event for row in chosen]

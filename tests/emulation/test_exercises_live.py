@@ -6,6 +6,7 @@ What needs no lab is judged by `tests/unit/test_exercises.py`.
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 
 import pytest
@@ -20,6 +21,8 @@ from solutions import (
     name_of,
     wrong_ones,
 )
+
+from lab.classroom.exercise import EXERCISES, Exercise
 
 LIVE = [name for name, exercise in ALL.items() if criteria_of(exercise, live=True)]
 WRONG = [path for exercise in ALL.values() for path in wrong_ones(exercise, live=True)]
@@ -45,6 +48,11 @@ def test_the_reference_passes_in_a_lab(name):
 @pytest.mark.parametrize("name", LIVE)
 def test_the_untouched_starter_in_a_lab_is_told_the_step_that_is_missing(name):
     expect_gap(judged_in_labs(name)[0])
+
+
+def test_the_template_of_an_exercise_works_in_a_lab(tmp_path):
+    template = Exercise(shutil.copytree(EXERCISES / "template", tmp_path / "15_primes"))
+    expect_passed(judged(template, [(each, None) for each in criteria_of(template, live=True)]))
 
 
 @pytest.mark.parametrize("path", WRONG, ids=name_of)

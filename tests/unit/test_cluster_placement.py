@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from lab import wiring
+from lab.catalogue import load_topology, topology_names
 from lab.cluster.placement import HERE, place, racks, tunnels
-from lab.laboratory import load_topology, topology_names
 
 SERVERS = ("10.77.0.2", "10.77.0.3", "10.77.0.4")
 

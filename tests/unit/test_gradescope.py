@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import zipfile
@@ -40,6 +41,15 @@ from lab.classroom import criterion
 from lab.classroom.exercise import ROOT
 
 REFERENCE = "maglev.primes"
+
+@criterion(step=1, hint="compile", seconds=60)
+def finds_machine_code(student, case):
+    """Machine code is found, and kept for others of the same user."""
+    import numpy
+    from maglev.baselines import _mix
+    _mix(numpy.uint64(1))
+    case.measure("compiled", sum(_mix.stats.cache_misses.values()), 0)
+    case.expect(bool(_mix.stats.cache_path), True, "whether machine code is kept")
 
 @criterion(step=1, hint="be somebody")
 def runs_apart(student, case):
@@ -152,9 +162,12 @@ def test_what_was_handed_in_is_judged_and_what_was_not_is_said(autograder):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have students' code run as somebody else")
 def test_students_code_is_nobodys_as_root(autograder):
     one_exercise(autograder, PURE, CURIOUS)
+    compile_one = "import numpy; from maglev.baselines import _mix; _mix(numpy.uint64(1))"  # setup.sh compiles all
+    subprocess.run([sys.executable, "-c", compile_one], cwd=autograder / "source", check=True)
     document = run(autograder)
-    assert [test["status"] for test in document["tests"]] == ["passed"], document["tests"]
-    assert document["leaderboard"] == [{"name": "user", "value": UNPRIVILEGED, "order": "asc"}]
+    assert [test["status"] for test in document["tests"]] == ["passed", "passed"], document["tests"]
+    measured = {row["name"]: row["value"] for row in document["leaderboard"]}
+    assert measured == {"compiled": 0, "user": UNPRIVILEGED}
 
 
 def test_without_root_what_needs_a_lab_is_said_not_to_be_judged(autograder):

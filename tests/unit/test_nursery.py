@@ -20,6 +20,7 @@ import pytest
 
 from lab import nursery as handle
 from lab.errors import LabError, NotInTime
+from lab.faults.freezing import frozen_daemon
 from lab.nursery import Daemon, Nursery
 from lab.site import Site
 from lab.waiting import wait_until
@@ -402,3 +403,14 @@ def test_a_daemon_that_has_ended_already_has_ended():
         process.wait()
     daemon = Daemon(process.pid)
     assert (daemon.poll(), daemon.wait(0.0)) == (0, 0)
+
+
+def test_a_fault_may_end_after_the_handle_on_its_daemon():
+    """A lab that stops while a daemon is frozen lets go of both in no particular order."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        daemon = Daemon(process.pid)
+        try:
+            with frozen_daemon(daemon):
+                daemon.__del__()
+        finally:
+            process.kill()

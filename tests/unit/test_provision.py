@@ -25,7 +25,7 @@ HARMLESS = "awk bash cat dirname flock grep head ls mktemp rm sed sha256sum tail
 CHANGING = "apt-get dpkg systemctl update-rc.d ln mv chmod mkdir chown"
 PROGRAMS_OF_PACKAGES = (
     "mnexec ovs-vsctl bird ip ethtool tcpdump nft ping ps modprobe make update-ca-certificates curl wrk ab iperf3 "
-    "nginx vtysh gobgpd dig"
+    "nginx vtysh gobgpd dig ssh sshd sudo"
 )
 
 

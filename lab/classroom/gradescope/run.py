@@ -18,13 +18,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from ..account import Account, account_of
 from ..exercise import ROOT, Exercise, find
 from ..grades import gradescope, not_handed_in
-from ..judge import Verdicts, check
+from ..judge import check
 from .pack import GRADING
 
 SOLUTION = "solution.py"
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str]) -> None:
     grading = json.loads((ROOT / GRADING).read_text(encoding="utf-8"))
     seed = seed_of(grading["secret"], _number(autograder / "submission_metadata.json"))
     asked = [find(name) for name in grading["exercises"]]
-    with _readable(found_in(autograder / "submission", asked)) as handed_in:
+    with _readable(found_in(autograder / "submission", asked)) as handed_in, _somebody() as account:
         there = [exercise for exercise in asked if exercise.name in handed_in]
-        verdicts = [_judged(exercise, handed_in[exercise.name], seed) for exercise in there]
+        verdicts = [check(each, handed_in[each.name], "work", seed, account=account) for each in there]
     document = gradescope(verdicts)
     document["tests"] += [not_handed_in(exercise) for exercise in asked if exercise not in there]
     _write(autograder / "results", document | {"extra_data": {"seed": seed}})
@@ -91,8 +92,8 @@ def _readable(found: dict[str, Path]) -> Iterator[dict[str, Path]]:
         yield copies
 
 
-def _judged(exercise: Exercise, solution: Path, seed: int) -> Verdicts:
-    return check(exercise, solution, "work", seed, user=NOBODY if os.geteuid() == 0 else None)
+def _somebody() -> AbstractContextManager[Account | None]:
+    return account_of(NOBODY) if os.geteuid() == 0 else nullcontext()
 
 
 def _write(directory: Path, document: dict[str, Any]) -> None:
