@@ -43,7 +43,7 @@ HOLD_TIME_S = 3  # BGP's shortest (RFC 4271 §4.2); a keepalive every second
 # spine would take endpoints for dead that live.
 BFD_INTERVAL_MS, BFD_MULTIPLIER = 150, 5
 ROUTER_AS, MAGLEV_AS = 65000, 65001
-MOST_PATHS = 250  # of equal length, that a router spreads over: BIRD takes 255, FRR as Debian builds it 256
+MOST_PATHS = 128  # of equal length, that a router spreads over: BIRD gives the kernel no IPv6 route of many more
 BIRD_TABLE = 100  # the kernel's table that BIRD writes where another daemon makes next-hop groups of its routes
 # ECMP by 5-tuple, as the packet says it (ip-sysctl.rst). Policy 1 would trust a hash that the sender's kernel, here the
 # same one, has put on the packet: that one is random, and new after every timeout, so that flows would wander.

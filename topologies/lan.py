@@ -29,7 +29,7 @@ from mininet.topo import Topo
 
 from lab import allowed
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
-from lab.nodes import Client, Endpoint, Maglev, Switch
+from lab.nodes import MOST_PATHS, Client, Endpoint, Maglev, Switch
 from topologies.rack import CLIENTS, ENDPOINTS, LIMIT, MAGLEVS, VIP_PREFIX, VIP_PREFIX6, cluster, router_class
 
 SWITCH = {MAGLEVS: "t1", ENDPOINTS: "t2"}
@@ -40,7 +40,8 @@ class Lan(Topo):  # type: ignore[misc]
 
     def build(self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, router: str = "bird") -> None:
         """Wires both segments; ValueError for a number of nodes that is not from 1 to 250, or a router unheard of."""
-        allowed.some(LIMIT, maglevs=maglevs, endpoints=endpoints, clients=clients)
+        allowed.some(MOST_PATHS, maglevs=maglevs)
+        allowed.some(LIMIT, endpoints=endpoints, clients=clients)
         self.cluster = cluster(maglevs, endpoints)
         self.addHost("r1", cls=router_class(router), vip_prefix=VIP_PREFIX, vip_prefix6=VIP_PREFIX6)
         for number in range(1, clients + 1):

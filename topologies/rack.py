@@ -45,7 +45,7 @@ from mininet.topo import Topo
 from lab import allowed
 from lab.frr import FrrRouter
 from lab.interfaces import INNER_MTU_BYTES, OUTER_MTU_BYTES
-from lab.nodes import Client, Endpoint, Maglev, Router, Switch
+from lab.nodes import MOST_PATHS, Client, Endpoint, Maglev, Router, Switch
 from lab.tcp_md5 import checked
 
 VIP, VIP_PREFIX = "192.0.2.1", "192.0.2.0/24"
@@ -64,12 +64,13 @@ class Rack(Topo):  # type: ignore[misc]
         self, maglevs: int = 3, endpoints: int = 5, clients: int = 2, routers: int = 1, bgp_password: str = "",
         router: str = "bird",
     ) -> None:  # fmt: skip
-        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250.
+        """Wires the rack; ValueError for a number of nodes that is not from 1 to 250, or 128 Maglevs.
 
         With a `bgp_password` routers and Maglevs sign their BGP sessions; it is kept out of logs and process lists.
         """
         self._speaking = {"bgp_password": checked(bgp_password)}
-        allowed.some(LIMIT, maglevs=maglevs, endpoints=endpoints, clients=clients, routers=routers)
+        allowed.some(MOST_PATHS, maglevs=maglevs)
+        allowed.some(LIMIT, endpoints=endpoints, clients=clients, routers=routers)
         self.cluster = cluster(maglevs, endpoints)
         self._routers, self._clients = routers, clients
         self._router_options = {"vip_prefix": VIP_PREFIX, "vip_prefix6": VIP_PREFIX6, **self._speaking, **self.own}

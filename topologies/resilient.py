@@ -20,7 +20,8 @@ import sys
 sys.path.append(os.getcwd())  # `mn --custom` runs this file's text, not the file: from the project's directory
 
 from lab import allowed
-from topologies.rack import LIMIT, Rack
+from lab.nodes import MOST_PATHS
+from topologies.rack import Rack
 
 ECMP = ("resilient", "threshold")
 LONGEST_IDLE_S = 86400
@@ -41,7 +42,7 @@ class Resilient(Rack):
     ) -> None:
         """Wires the rack; ValueError for what the router could not do."""
         allowed.one_of("ecmp", ecmp, ECMP)
-        allowed.some(LIMIT, maglevs=maglevs)
+        allowed.some(MOST_PATHS, maglevs=maglevs)
         allowed.whole("buckets", buckets, maglevs, MOST_BUCKETS)
         if idle_timer_s != 0:
             allowed.amount("idle_timer_s", idle_timer_s, LONGEST_IDLE_S)

@@ -73,7 +73,7 @@ def _mounting(over: str, mounted: str) -> str:
         ("ring", "maglab: there is no topology 'ring'; there are lan, pod, rack, "),
         (
             "rack --maglevs 0",
-            "maglab: topology rack: maglevs=0 is not allowed; allowed: a whole number from 1 to 250\n",
+            "maglab: topology rack: maglevs=0 is not allowed; allowed: a whole number from 1 to 128\n",
         ),
         (
             "rack --set colour=red",

@@ -68,7 +68,7 @@ def labs_of(topology):
 
 def test_sizes_are_measured_and_leave_nothing(small):
     machine, labs = Machine.now(), labs_of("scale")
-    document = scale.run(Request(quick=True, seconds=0.5), Console(quiet=True))
+    document = scale.run(Request(quick=True, seconds=1.5), Console(quiet=True))
     assert document["ended"] is None, document["said"]
     assert [row["nodes"] for row in document["rows"]] == [2 + 2 + 1 + 1 + 1, 4 + 4 + 2 + 2 + 1]
     assert document["largest"] == 13
@@ -78,7 +78,8 @@ def test_sizes_are_measured_and_leave_nothing(small):
         )  # shells, and daemons of each
         assert 0 < row["wired_s"] < row["start_s"] < row["total_s"]
         assert row["memory_bytes"] > 50e6
-        assert 0 < row["idle_cores"] < 2
+        assert 0 <= row["idle_cores"] < 2
+    assert document["rows"][-1]["idle_cores"] > 0, "the window is shorter than what it measures"
     assert (Machine.now(), labs_of("scale")) == (machine, labs)
 
 

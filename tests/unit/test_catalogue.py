@@ -16,8 +16,8 @@ from maglev import config
 
 COUNTS = ("maglevs", "endpoints", "clients")
 MOST = {  # of each kind, so that each has an address
-    "lan": (250, 250, 250), "pod": (16, 16, 16), "rack": (250, 250, 250), "resilient": (250, 250, 250),
-    "scale": (500, 2500, 2500), "sdn": (250, 250, 250), "sharded": (125, 125, 125), "sites": (80, 80, 6),
+    "lan": (128, 250, 250), "pod": (16, 16, 16), "rack": (128, 250, 250), "resilient": (128, 250, 250),
+    "scale": (256, 2500, 2500), "sdn": (128, 250, 250), "sharded": (125, 125, 125), "sites": (80, 80, 6),
 }  # fmt: skip
 EVERY_COUNT = [(name, what) for name in MOST for what in COUNTS]
 
@@ -44,9 +44,8 @@ def test_what_is_no_number_of_nodes_is_refused(name, what, number):
 @pytest.mark.parametrize(("name", "what"), EVERY_COUNT)
 def test_more_than_there_are_addresses_for_is_refused_and_the_most_is_not(name, what):
     most = MOST[name][COUNTS.index(what)]
-    buckets = {"buckets": 250} if name == "resilient" else {}
     assert f"{what}={most + 1}" in refusal(name, **{what: most + 1})
-    made = load_topology(name, {what: most, **buckets})
+    made = load_topology(name, {what: most})
     config.parse(json.dumps(made.cluster))
     assert _addresses_are_sound(made)
 
@@ -79,7 +78,7 @@ def _addresses_are_sound(made):
         ("resilient", {"idle_timer_s": -1}, "idle_timer_s=-1 is not allowed; allowed: a number above 0, at most 86400"),
         ("resilient", {"idle_timer_s": "x"},
          "idle_timer_s='x' is not allowed; allowed: a number above 0, at most 86400"),
-        ("scale", {"routers": 0}, "routers=0 is not allowed; allowed: a whole number from 1 to 250"),
+        ("scale", {"routers": 0}, "routers=0 is not allowed; allowed: a whole number from 1 to 128"),
     ],
 )  # fmt: skip
 def test_what_else_cannot_be_is_refused(name, options, said):

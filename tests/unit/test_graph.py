@@ -276,7 +276,7 @@ def test_a_files_name_says_the_format(maglab, tmp_path, name, begins):
     ("arguments", "names"),
     [
         (["ring"], ["'ring'", "rack"]),
-        (["rack", "--maglevs", "0"], ["maglevs=0", "from 1 to 250"]),
+        (["rack", "--maglevs", "0"], ["maglevs=0", "from 1 to 128"]),
         (["rack", "--format", "png"], ["png", "svg", "mermaid"]),
         (["rack", "-o", "/nowhere/x.svg"], ["--output", "/nowhere/x.svg"]),
     ],

@@ -19,7 +19,7 @@ SIZES = [
     {},
     {"maglevs": 1, "endpoints": 1, "clients": 1, "routers": 1},
     {"maglevs": 3, "endpoints": 2, "clients": 5, "routers": 7},
-    {"maglevs": 501, "endpoints": 1000, "clients": 251, "routers": 250},
+    {"maglevs": 501, "endpoints": 1000, "clients": 251, "routers": 128},
 ]
 
 
@@ -74,8 +74,8 @@ def test_the_configuration_says_where_they_are(topology):
         ({"maglevs": 0}, "maglevs=0 is not allowed; allowed: a whole number from 1 to 2500"),
         ({"endpoints": 2501}, "endpoints=2501 is not allowed; allowed: a whole number from 1 to 2500"),
         ({"clients": -1}, "clients=-1 is not allowed; allowed: a whole number from 1 to 2500"),
-        ({"routers": 251}, "routers=251 is not allowed; allowed: a whole number from 1 to 250"),
-        ({"maglevs": 501}, "maglevs=501 is not allowed; allowed: 250 a router, so up to 500 with routers=2"),
+        ({"routers": 129}, "routers=129 is not allowed; allowed: a whole number from 1 to 128"),
+        ({"maglevs": 257}, "maglevs=257 is not allowed; allowed: 128 a router, so up to 256 with routers=2"),
         ({"router": "junos"}, "router='junos' is not allowed; allowed: bird or frr"),
     ],
 )
