@@ -14,7 +14,6 @@ from typing import Any
 
 from lab.classroom import Case, criterion
 from lab.classroom.exercise import ROOT
-from lab.errors import CannotStart
 from lab.sdn.rules import (
     ROUTES,
     SIZES,
@@ -30,7 +29,7 @@ from lab.sdn.rules import (
     ToGroup,
     destined_to,
 )
-from lab.sdn_router import RYU_PYTHON, check_programs
+from lab.sdn_router import RYU_PYTHON, SdnRouter
 
 REFERENCE = ("lab.sdn.rules", "lab.sdn.wire")
 LIVE = {"topology": "sdn", "endpoints": 3}
@@ -41,15 +40,6 @@ FLOWS = range(600)
 LIVE_FLOWS = 90
 FIELDS = "ip_src,ip_dst,ipv6_src,ipv6_dst,nw_proto,tcp_src,tcp_dst,udp_src,udp_dst"
 EVERY_MAGLEV = ("m1", "m2", "m3", "m4", "m5")
-
-
-def lacking() -> str:
-    """Returns what this machine lacks of Open vSwitch and Ryu, "" if nothing."""
-    try:
-        check_programs()
-    except CannotStart as error:
-        return str(error)
-    return ""
 
 
 # Step 1: a group
@@ -93,7 +83,10 @@ def others_stay_where_they_are(student: Any, case: Case) -> None:
 
 
 @criterion(
-    step=2, seconds=20, lacks=lacking, hint="print(message) shows an OFPGroupMod; ovs-ofctl ofp-print reads its bytes"
+    step=2,
+    seconds=20,
+    lacks=SdnRouter.lacking,
+    hint="print(message) shows an OFPGroupMod; ovs-ofctl ofp-print reads its bytes",
 )
 def what_open_vswitch_reads(student: Any, case: Case) -> None:
     """Ryu's message of a group, read by Open vSwitch: a select group that hashes the 5-tuple, with its buckets."""
@@ -202,7 +195,7 @@ def no_packet_is_lost_on_the_way(student: Any, case: Case) -> None:
     step=5,
     seconds=40,
     hint="sudo maglab try 12, and look at the group before and after: r1 ovs-ofctl -O OpenFlow15 dump-groups …",
-    lacks=lacking,
+    lacks=SdnRouter.lacking,
     lab={"topology": "sdn", "maglevs": 3, "endpoints": 2},
 )
 def only_the_flows_of_a_dead_maglev_move(lab: Any, case: Case) -> None:
