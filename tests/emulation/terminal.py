@@ -19,6 +19,7 @@ import pyte
 from lab.nodes import ROOT
 
 TIMEOUT_S = 20.0
+OF_ANOTHER_TERMINAL = ("COLUMNS", "LINES")  # its size, which readline leaves to the children of who uses it
 
 
 class Terminal:
@@ -32,9 +33,10 @@ class Terminal:
         self.settings = termios.tcgetattr(self._ours)
         self._theirs = theirs  # held open, so that its settings can be looked at when the program has ended
         self.raw = b""
+        kept = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_TERMINAL}
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color"} | environment, preexec_fn=lambda: self._be_foreground(),
+            env=kept | {"TERM": "xterm-256color"} | environment, preexec_fn=lambda: self._be_foreground(),
         )  # fmt: skip
 
     @staticmethod

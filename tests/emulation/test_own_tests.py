@@ -23,7 +23,7 @@ TIMEOUT_S = 180.0
 FAILING = """
 import pytest
 
-@pytest.mark.topology("rack", maglevs=1, endpoints=1, clients=1)
+@pytest.mark.topology("rack", maglevs=1, endpoints=2, clients=1)
 def test_wrong(lab):
     lab.kill("s1")
     assert lab.endpoints == []
@@ -95,7 +95,7 @@ def test_a_lab_that_is_kept_lives_on_without_its_owner_until_it_is_cleaned(tmp_p
     assert kept is not None, output
     assert len(set(kept.groups())) == 1
     networks = networks_of(kept[1])
-    assert len(networks) == 4, "a node is missing"
+    assert len(networks) == 5, "a node is missing"
     assert f"left alone, kept: {kept[1]}" in maglab("clean").stdout
     listed = maglab("ps", kept[1]).stdout
     assert re.search(r"m1 +\d+ +forwarder", listed), listed
