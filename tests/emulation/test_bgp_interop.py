@@ -89,6 +89,8 @@ class Triangle(Topo):  # type: ignore[misc]
 
     def build(self) -> None:
         document = cluster(1, 1)
+        first_router = {"address": "10.1.1.1", "weight": 1}  # a Maglev announces as long as an endpoint answers
+        document["pools"]["web"] |= {"endpoints": [first_router], "health_check": {"type": "ping", "interval_s": 0.5}}
         for (name, asn), cls in zip(AS_OF.items(), (Router, FrrRouter, GoBgp), strict=True):
             self.addHost(name, cls=cls, asn=asn)
         self.addHost("m1", cls=Maglev, cluster=document, default_route="10.1.1.1", default_route6="fd00:1:1::1")

@@ -24,8 +24,8 @@ SETUP = ROOT / "lab" / "setup"
 HARMLESS = "awk bash cat dirname flock grep head ls mktemp rm sed sha256sum tail xargs"
 CHANGING = "apt-get dpkg systemctl update-rc.d ln mv chmod mkdir chown"
 PROGRAMS_OF_PACKAGES = (
-    "mnexec ovs-vsctl bird ip ethtool tcpdump nft ping ps modprobe make update-ca-certificates curl wrk ab iperf3 "
-    "nginx vtysh gobgpd dig ssh sshd sudo"
+    "mnexec ovs-vsctl bird ip ethtool tcpdump tshark nft ping ps modprobe make update-ca-certificates curl wrk ab "
+    "iperf3 nginx vtysh gobgpd dig ssh sshd sudo"
 )
 
 
