@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive, settle
 from wires import VIP, VIP6, inside
 
 from lab import observe, verify
@@ -18,27 +19,10 @@ CONNECTIONS = 300
 FLOWS = 400  # expected at the Maglev that gets fewest: 100
 ONE_BY_ONE = 24  # chance that all have an answer that comes back by its request's edge: 1 in 2 ** 24
 TIERS = (("isp1",), ("edge1", "edge2"), ("spine1", "spine2"), ("leaf1", "leaf2"))  # on a request's way
-SOONER_THAN_BGP_S = 2.5  # its hold timer would take 3
-
-
-def settle(lab, conns):
-    converged_s = lab.wait_converged()
-    conns.wait_settled()
-    return converged_s
 
 
 def test_every_tier_spreads_both_families_over_all_that_it_is_wired_to(lab):
-    snapshot = lab.snapshot()
-    reached = {
-        name: {vip: {snapshot.names[hop] for hop in view.ecmp[vip]} for vip in (VIP, VIP6)}
-        for name, view in snapshot.routers.items()
-    }
-    wanted = {
-        "isp1": {"edge1", "edge2"}, "edge1": {"spine1", "spine2"}, "spine2": {"leaf1", "leaf2"},
-        "leaf1": {"m1", "m2"}, "leaf2": {"m3", "m4"}, "leaf4": {"spine1", "spine2"},
-    }  # fmt: skip
-    assert {name: reached[name] for name in wanted} == {name: {VIP: hops, VIP6: hops} for name, hops in wanted.items()}
-    assert {state for view in snapshot.routers.values() for state in view.sessions.values()} == {"Established"}
+    expect_all_paths(lab)
 
 
 @pytest.mark.parametrize("vip", ["www", "www6"])
@@ -49,16 +33,7 @@ def test_a_client_is_served_over_all_tiers(lab, vip):
 
 
 def test_a_dead_maglev_and_a_drained_endpoint_break_no_connection_and_answers_are_direct(lab):
-    before = lab.snapshot()
-    with lab.connections(CONNECTIONS) as conns:
-        for fault, node in ((lab.kill, "m1"), (lab.drain, "s4")):
-            with fault(node):
-                settle(lab, conns)
-            settle(lab, conns)
-        persist = verify.connections_persist(conns.all())
-    assert persist, persist
-    direct = verify.direct_server_return(lab.snapshot(), before)
-    assert direct, direct
+    expect_all_survive(lab, CONNECTIONS)
 
 
 @pytest.mark.parametrize("router", ["edge1", "spine2", "leaf1"])
