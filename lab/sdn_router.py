@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from . import interfaces, namespace, tcp_md5
+from .bird import COUNTERS
 from .errors import LabError, Lacking
 from .interfaces import OUTER_MTU_BYTES
-from .nodes import COUNTERS, MAGLEV_AS, NFT_FAMILIES, PATH, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
+from .nodes import MAGLEV_AS, NFT_FAMILIES, PATH, ROOT, ROUTER_AS, ROUTER_SYSCTLS, Router
 from .sdn.routing import CONTROL, DOCUMENT, MANAGEMENT, SwitchRouting
 from .waiting import wait_until
 

@@ -10,18 +10,17 @@ import contextlib
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import config as configuration
-from . import draining, health, metrics
+from . import config_restart, documents, draining, health, metrics
 from .config import Config, Member
 from .config_diff import Change, diff, in_words
 from .engine import machine
 from .engine.choice import open_engine
-from .engine.contract import Engine, Options, Table
+from .engine.contract import Engine, Options
 from .engine.control import ControlServer, Request, Routes, Takers
 from .engine.exposition import Exposition, MetricsServer
 from .engine.neighbours import Neighbours
@@ -39,13 +38,10 @@ from .selection import (
     most_per_source,
     serving_pool,
 )
-from .vips import EMPTY, Backends
+from .vips import EMPTY
 
-ACTIVE_WITHIN_S = 1.0  # a flow that was used in the last second counts as active
 POLL_S = 0.02
-NEXT_HOP_TIMEOUT_S = (
-    2.0  # that a change waits for the way to new endpoints; a kernel without an answer asks anew after 1 s
-)
+NEXT_HOP_TIMEOUT_S = 2.0  # that a change waits for the way to new endpoints; the kernel asks anew after 1 s
 PUSHED = "PUT /config"  # what a configuration from the control socket is called, where others have a file
 MOST_LOGGED = 10  # phrases of one change
 
@@ -169,49 +165,14 @@ class ForwarderDaemon:
             "engine_detail": self._engine.detail,
             "engines_passed_over": list(self._engine.passed_over),
             "hash": self._config.forwarder.hash,
-            **self._living_maglevs(),
-            "pools": {
-                pool: self._pool_status(pool) for pool in dict.fromkeys(pool for vip in vips for pool in vip.pools)
-            },
+            **documents.living_maglevs(self._vips.cluster),
+            "pools": documents.pools(self._config, self._maglev.shard, self._vips),
             "served_by": {vip.name: serving_pool(self._config, vip, self._is_healthy) for vip in vips},
-        }
-
-    def _living_maglevs(self) -> dict[str, Any]:
-        """Returns who lives of the own shard, and of each other shard that serves a VIP together with it."""
-        cluster = self._vips.cluster
-        if cluster is None:
-            return {"peers": [], "allies": {}}
-        allies = {shard: _shown(maglevs) for shard, maglevs in cluster.allies.items()}
-        return {"peers": _shown(cluster.owners), "allies": allies}
-
-    def _pool_status(self, pool: str) -> dict[str, Any]:
-        members = self._config.pool_members(pool)
-        backends = self._vips.pools.get(pool)
-        mapped = self._vips.pools.values() if backends is None else [backends]
-        usable = {unpack_address(address) for each in mapped for address in each.usable}
-        return {
-            "healthy": [str(member.address) for member in members if member.address in usable],
-            "unhealthy": [str(member.address) for member in members if member.address not in usable],
-            "drained": [str(member.address) for member in members if member.weight == 0],
-            "table_digest": backends.digest if backends else None,
         }
 
     def statistics(self) -> dict[str, Any]:
         """Returns counters since the start, in packets, and the connection tables' occupancy, in flows."""
-        counted, now = self._engine.statistics(), time.monotonic()
-        return {
-            "forwarded": counted.forwarded.total(),
-            "drops": counted.drops(),
-            "redirected": [
-                {"maglev": str(unpack_address(maglev)), "packets": packets}
-                for maglev, packets in sorted(counted.redirected.items())
-            ],
-            "vips": [
-                {"vip": vip, "endpoint": str(unpack_address(endpoint)), "packets": packets}
-                for (vip, endpoint), packets in sorted(counted.forwarded.items())
-            ],
-            "connections": _occupancy(self._engine.tables, now),
-        }
+        return documents.statistics(self._engine.statistics(), self._engine.tables, time.monotonic())
 
     def _view(self) -> metrics.ForwarderView:
         config, engine, shard = self._config, self._engine, self._maglev.shard
@@ -239,11 +200,7 @@ class ForwarderDaemon:
 
     def tables(self) -> dict[str, Any]:
         """Returns every pool's lookup table: the backend of each slot, null where there is none."""
-        pools = self._vips.pools
-        return {
-            pool: {"slots": [str(unpack_address(backend)) if backend else None for backend in backends.slots]}
-            for pool, backends in pools.items()
-        }
+        return documents.lookup_tables(self._vips)
 
     def health(self) -> dict[str, Any]:
         """Returns what is known of every health check, and why its latest probe failed."""
@@ -280,7 +237,8 @@ class ForwarderDaemon:
         """Takes over a configuration whole, or raises MaglevError and changes nothing; returns what changed."""
         try:
             fresh = read()
-            self._check_same_machine(fresh, source)
+            if problems := list(config_restart.obstacles(self._config, fresh, self._maglev, source)):
+                raise ConfigError(problems)
             self._open_vip_path(fresh)
         except MaglevError as error:
             machine.say(f"{self._name}: configuration kept as it was: {error}")
@@ -295,32 +253,6 @@ class ForwarderDaemon:
             "changed": in_words(changes),
             "changes": [change.document() for change in changes],
         }
-
-    def _check_same_machine(self, fresh: Config, source: str) -> None:
-        """Refuses what a running forwarder cannot take over: who it is, and the sizes of what it has allocated."""
-        old, new = self._config.forwarder, fresh.forwarder
-        problems = [
-            Problem(source, f"forwarder.{field}", getattr(new, field), "the value it had until a restart")
-            for field in (
-                "engine",
-                "connection_table",
-                "threads",
-                "busy_poll",
-                "fragments",
-                "icmp_errors_per_s",
-                "trace_reports_per_s",
-            )
-            if getattr(old, field) != getattr(new, field)
-        ]
-        if fresh.metrics != self._config.metrics:
-            port = fresh.metrics.port
-            problems.append(Problem(source, "metrics.port", port, "the value it had until a restart"))
-        if self._maglev not in fresh.maglevs:
-            addresses = " and ".join(map(str, self._maglev.addresses))
-            expected = f"{self._name} with {addresses} and shard {self._maglev.shard}"
-            problems.append(Problem(source, "maglevs", [m.name for m in fresh.maglevs], expected))
-        if problems:
-            raise ConfigError(problems)
 
     def _open_vip_path(self, config: Config) -> None:
         """Makes what checks through the data path need, if there are any; PlatformError if this machine cannot."""
@@ -397,10 +329,6 @@ class ForwarderDaemon:
         return {"draining": False}
 
 
-def _shown(backends: Backends) -> list[str]:
-    return [str(unpack_address(member)) for member in backends.members]
-
-
 def _text(body: bytes) -> str:
     try:
         return body.decode()
@@ -413,18 +341,3 @@ def _summary(changes: Sequence[Change]) -> str:
     phrases = in_words(changes)
     more = [f"and {len(phrases) - MOST_LOGGED} more"] if len(phrases) > MOST_LOGGED else []
     return "; ".join([*phrases[:MOST_LOGGED], *more])
-
-
-def _occupancy(tables: Sequence[Table], now: float) -> dict[str, Any]:
-    """Returns what connection tables hold, and how much they could, in flows, all together."""
-    active: Counter[bytes] = Counter()
-    for table in tables:
-        active.update(table.by_backend(now, ACTIVE_WITHIN_S))
-    return {
-        "entries": sum(map(len, tables)),
-        "capacity": sum(table.capacity for table in tables),
-        "overflows": sum(table.overflows for table in tables),
-        "over_share": sum(table.over_share for table in tables),
-        "active": sum(active.values()),
-        "active_by_endpoint": {str(unpack_address(backend)): flows for backend, flows in active.items()},
-    }

@@ -185,6 +185,8 @@ def test_a_clean_machine_is_told_from_one_that_is_not(tmp_path):
         assert _amiss(before, known) == ""
         with subprocess.Popen(["sh", "-c", "sleep 1000 & exit"]) as parent:
             parent.wait()
-        wait_until(lambda: "" if "sleep 1000" in _amiss(before, known) else "not seen", TIMEOUT_S, "the orphan, by name")
+        wait_until(
+            lambda: "" if "sleep 1000" in _amiss(before, known) else "not seen", TIMEOUT_S, "the orphan, by name"
+        )
         end_survivors(known)
     assert _amiss(before, known) == ""

@@ -115,7 +115,7 @@ def test_facts_know_this_machine_and_any_change_of_a_source(tmp_path, monkeypatc
     (tmp_path / "lab").mkdir()
     seen = set()
     for text in ("a", "b", "ab"):
-        (tmp_path / "lab" / "nodes.py").write_text(text)
+        (tmp_path / "lab" / "site.py").write_text(text)
         seen.add(facts.digest())
     assert len(seen) == 3
 
