@@ -34,7 +34,8 @@ class Connection:
     endpoint: str  # who answers: the endpoint's name
     messages: int  # sent so far
     longest_silence_ms: float  # between two answers, since the last mark
-    last_answer_ms: float  # ago
+    opened_at: float = 0.0  # of the first answer; of the attempt, if there was none; monotonic seconds
+    answered_at: float = 0.0  # of the last answer, in monotonic seconds
     port: int = 0  # the client's, by which its flow is known; 0 if it never had one
 
     @property
@@ -58,6 +59,7 @@ class Row(NamedTuple):
     longest_silence_s: float
     answered_at: float
     answer_was_asked_at: float  # when the question was asked that was answered last
+    opened_at: float = 0.0
     port: int = 0  # the client's
 
     def seen(self, client: str, now: float, stall_s: float) -> Connection:
@@ -66,15 +68,16 @@ class Row(NamedTuple):
         is_alive = self.fate in ("alive", "opening")
         longest_s = max(self.longest_silence_s, silence_s) if is_alive else self.longest_silence_s
         fate = "stalled" if self.fate == "alive" and silence_s > stall_s else self.fate
-        times_ms = round(longest_s * 1e3, 1), round(silence_s * 1e3, 1)
-        return Connection(client, self.number, fate, self.endpoint, self.messages, *times_ms, self.port)
+        times = round(longest_s * 1e3, 1), self.opened_at, self.answered_at
+        return Connection(client, self.number, fate, self.endpoint, self.messages, *times, self.port)
 
 
 class Connections:
     """`count` connections spread evenly over clients; a context manager that closes them at its end.
 
     Each rests `interval_s` between messages. Unless that is given, the more there are the longer they rest, so that all
-    together send no more than `MESSAGES_PER_S`.
+    together send no more than `MESSAGES_PER_S`. With `replaces`, another is opened for each that breaks, as clients do
+    who try again: about as many as at first live at any time.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Connections:
         count: int,
         interval_s: float | None = None,
         *,
+        replaces: bool = False,
         timeline: Timeline | None = None,
         processes: Processes = dict,
     ) -> None:
@@ -93,7 +97,7 @@ class Connections:
         self._rows: dict[str, dict[int, Row]] = {client.name: {} for client in clients}
         self._timeline, self._processes = timeline or Timeline(), processes
         self._closed_at: float | None = None
-        options = ("--address", address, "--port", str(port))
+        options = ("--address", address, "--port", str(port), *(["--replace", str(STALL_S)] if replaces else []))
         self._holders = Workers({node.name: Worker(node, "holder", "lab.holder", *options) for node in clients})
         self._cpu_before = {pid: s for pids in processes().values() for pid, s in cpu_of(pids).items()}
         self._costs: dict[str, Cost] = {}

@@ -13,7 +13,8 @@ thousands of connections costs no more than those that speak. Times are the mach
 reads as well.
 
 A connection's fate is `opening`, `alive`, or how it ended: `refused`, `reset`, `garbled` (an answer that was not the
-question's, or from another endpoint), `closed` (by us). Whether a living one is `stalled` the lab knows from its times.
+question's, or from another endpoint), `closed` (by us). Whether a living one is `stalled` the lab knows from its times;
+with `--replace` the holder gives it up as `stalled`, and opens another for each that has broken.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 from .traffic.senders.obeying import allow_many_files, answer
 
 OPEN_AT_ONCE = 128
+REPLACE_S = 1.0  # that a client waits before it tries again
 CONNECT_TIMEOUT_S = 5.0
 
 
@@ -39,7 +41,7 @@ class Held(asyncio.Protocol):
         self.fate = "opening"
         self.endpoint = ""
         self.messages = self.port = 0
-        self.asked_at = self.answered_at = time.monotonic()
+        self.asked_at = self.opened_at = self.answered_at = time.monotonic()
         self.answer_was_asked_at = 0.0  # when the question was asked that was answered last
         self.longest_silence = 0.0
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,9 +79,14 @@ class Held(asyncio.Protocol):
         self.answered_at, self.answer_was_asked_at = now, self.asked_at
         self._holder.changed.add(self)
         if self.fate == "opening":
-            self.fate = "alive"
+            self.fate, self.opened_at = "alive", now
             self._settle()
         self._rest = asyncio.get_running_loop().call_later(self._holder.rest_s(first=self.messages == 1), self.ask)
+
+    def give_up_if_silent_for(self, longest_s: float) -> None:
+        """Ends the connection as stalled if its last answer came so long ago."""
+        if self.fate == "alive" and time.monotonic() - self.answered_at > longest_s:
+            self.end("stalled")
 
     def connection_lost(self, error: Exception | None) -> None:
         self.end("refused" if self.fate == "opening" else "reset")
@@ -101,8 +108,8 @@ class Held(asyncio.Protocol):
 
     def row(self) -> list[Any]:
         """Returns what is known, as `Connections` reads it."""
-        times = [round(self.longest_silence, 5), round(self.answered_at, 5), round(self.answer_was_asked_at, 5)]
-        return [self.number, self.fate, self.endpoint, self.messages, *times, self.port]
+        times = [self.longest_silence, self.answered_at, self.answer_was_asked_at, self.opened_at]
+        return [self.number, self.fate, self.endpoint, self.messages, *(round(each, 5) for each in times), self.port]
 
 
 class Holder:
@@ -112,6 +119,7 @@ class Holder:
         self._target = (address, port)
         self._interval_s = 0.1
         self._held: list[Held] = []
+        self._wanted = 0
         self._phases = random.Random(port)
         self.changed: set[Held] = set()
 
@@ -125,7 +133,7 @@ class Holder:
 
         async def one(held: Held) -> None:
             async with gate:
-                held.answered_at = time.monotonic()
+                held.opened_at = held.answered_at = time.monotonic()
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         await asyncio.get_running_loop().create_connection(lambda: held, *self._target)
@@ -137,6 +145,18 @@ class Holder:
         self._held += fresh
         await asyncio.gather(*map(one, fresh))
 
+    async def replace(self, stall_s: float) -> None:
+        """Gives up those that are silent for so long, beside their rest, and opens as many as have broken; for ever."""
+        under_way: set[asyncio.Task[None]] = set()
+        while True:
+            await asyncio.sleep(REPLACE_S)
+            for held in self._held:
+                held.give_up_if_silent_for(stall_s + self._interval_s)
+            living = sum(held.fate in ("opening", "alive") for held in self._held)
+            if living < self._wanted:
+                under_way = {task for task in under_way if not task.done()}
+                under_way.add(asyncio.create_task(self.open(self._wanted - living)))
+
     def report(self) -> list[list[Any]]:
         """Returns what has changed since the last report."""
         changed, self.changed = self.changed, set()
@@ -147,12 +167,14 @@ class Holder:
         command, *arguments = line.split()
         if command == "open":
             self._interval_s = float(arguments[1])
+            self._wanted += int(arguments[0])
             await self.open(int(arguments[0]))
         elif command == "mark":
             for held in self._held:
                 held.longest_silence = 0.0
             self.changed.update(self._held)
         elif command == "close":
+            self._wanted = 0
             for held in self._held:
                 held.end("closed")
         return self.report()
@@ -162,11 +184,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True, help="where to connect: a VIP")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--replace",
+        type=float,
+        metavar="S",
+        help="give up who is silent for S seconds; replace each that breaks",
+    )
     options = parser.parse_args()
     allow_many_files()
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     holder = Holder(options.address, options.port)
+    if options.replace:
+        asyncio.run_coroutine_threadsafe(holder.replace(options.replace), loop)
     answer(lambda line: asyncio.run_coroutine_threadsafe(holder.obey(line), loop).result())
 
 

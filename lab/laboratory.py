@@ -276,14 +276,20 @@ class Lab(Faults, Moves, Observation):
 
     # Traffic
 
-    def connections(self, count: int, vip: str = "echo", interval_s: float | None = None) -> Connections:
+    def connections(
+        self, count: int, vip: str = "echo", interval_s: float | None = None, replaces: bool = False
+    ) -> Connections:
         """Opens `count` long-lived connections from all clients to a VIP; each sends a message every `interval_s`.
 
-        Without that, the more there are the longer each rests.
+        Without that, the more there are the longer each rests. With `replaces` another is opened for each that breaks.
         """
         wanted = self.vip(vip)
         clients = self._of_role("client")
-        told: dict[str, Any] = {"timeline": self.timeline, "processes": self._serving_processes}
+        told: dict[str, Any] = {
+            "replaces": replaces,
+            "timeline": self.timeline,
+            "processes": self._serving_processes,
+        }
         held = Connections(clients, str(wanted.address), wanted.port, count, interval_s, **told)
         self._connections.append(held)
         return held

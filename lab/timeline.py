@@ -70,7 +70,11 @@ class Timeline:
     @property
     def now_s(self) -> float:
         """Returns the time of this timeline."""
-        return time.monotonic() - self._began
+        return self.at_s(time.monotonic())
+
+    def at_s(self, monotonic_s: float) -> float:
+        """Returns a time of the machine's monotonic clock, in seconds, as one of this timeline."""
+        return monotonic_s - self._began
 
     def keep_in(self, path: Path) -> None:
         """Writes every event from now on to a file as well."""

@@ -45,13 +45,11 @@ class Faults(ControllerFaults):
         self,
         connections: Iterable[Connection],
         vip: str = "echo",
-        opened_s: float = 0.0,
         as_if: Config | None = None,
     ) -> Verdict:
         """Judges by theory, from this lab's timeline, that every connection that broke had to, and names each reason.
 
-        `opened_s` is when they were opened, in the timeline's seconds. `as_if` is the configuration by which theory
-        judges, if not the lab's own: one with a connection table, say.
+        `as_if` is the configuration by which theory judges, if not the lab's own: one with a connection table, say.
         """
         from . import theory  # it brings in the lookup tables, and so Numba
 
@@ -59,13 +57,12 @@ class Faults(ControllerFaults):
         world = theory.World(as_if or self.config, vip, endpoints, self.maglevs)
         (served,) = [each for each in self.config.vips if each.name == vip]
         clients = {node.name: node.addresses[served.address.version] for node in self._of_role("client")}
-        now_s = self.timeline.now_s
 
         def life(seen: Connection) -> theory.Life:
             ends = (pack_address(clients[seen.client]), pack_address(served.address))
             flow = Flow(*ends, TCP, seen.port, served.port) if seen.port else None
-            last_answer_s = now_s - seen.last_answer_ms / 1e3
-            return theory.Life(seen.name, seen.client, seen.endpoint, seen.fate, opened_s, last_answer_s, flow)
+            times_s = self.timeline.at_s(seen.opened_at), self.timeline.at_s(seen.answered_at)
+            return theory.Life(seen.name, seen.client, seen.endpoint, seen.fate, *times_s, flow)
 
         return theory.only_who_had_to([life(seen) for seen in connections], world, theory.spells(self.timeline))
 

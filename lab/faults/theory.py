@@ -10,6 +10,8 @@ that it crosses covers a change of *endpoints*, consistent hashing covers a chan
     if its client loses its link, or if it is silent for so long    TCP, and whoever waits for it, give up
       that it counts as stalled
 
+and it never comes about if it is opened to an endpoint, or by a Maglev, that is no more and is not known to be.
+
 "Has not seen it" is any Maglev after a change of the routers' next hops, and one that has lost its table. While a
 change is under way Maglevs differ in what they know, so theory takes every set of endpoints that one of them may
 believe in. What it says of a connection is that it *had to* break, or that it *may* have: which Maglev a router sends a
@@ -43,6 +45,7 @@ MOST_UNCERTAIN = 6  # endpoints of which a Maglev may believe either, at one tim
 DEADLY = ("kill", "power off", "crash loop", "flap", "restart")  # to what runs on a node
 SILENT = {"power off": HOLD_S, "one way": HOLD_S, "impair": HOLD_S, "freeze": FROZEN_S}  # nobody is told: for how long
 BLINDING = ("link down", "one way", "impair", "flap")  # a Maglev that comes back from it must find its endpoints first
+STEADY = ("kill", "power off", "freeze", "drain", "link down", "one way")  # as it begins, so it goes on to its end
 HARMLESS = ("misconfigure", "slow checks", "push", "spray fragments")
 
 
@@ -96,7 +99,7 @@ class Life:
 
     name: str
     client: str
-    endpoint: str
+    endpoint: str  # "" if none has ever answered
     fate: str = "alive"
     opened_s: float = 0.0
     last_answer_s: float = inf
@@ -170,7 +173,7 @@ def dooms(life: Life, world: World, happened: Sequence[Spell]) -> list[Doom]:
     """Returns every reason for which a connection had to break, or may have, in the order of time."""
     found = [
         *_of_endpoint(life, world, happened), *_of_client(life, happened), *_of_change(life, world, happened),
-        *_of_silence(life, world, happened),
+        *_of_silence(life, world, happened), *_of_opening(life, world, happened),
     ]  # fmt: skip
     return sorted((doom for doom in found if doom.until_s >= life.opened_s), key=lambda doom: doom.from_s)
 
@@ -184,6 +187,20 @@ def _of_endpoint(life: Life, world: World, happened: Sequence[Spell]) -> Iterato
         until = spell.end_s + SETTLE_S + (world.notice_s if spell.what == "flap" else 0.0)
         how = "its endpoint died" if deadly else "its endpoint could not be reached"
         yield Doom(f"{how}: {spell.words()}", spell.begin_s, until, certain)
+
+
+def _of_opening(life: Life, world: World, happened: Sequence[Spell]) -> Iterator[Doom]:
+    """Yields why a connection never came about: whoever it was sent to was no more, and nobody had noticed yet."""
+    for spell in happened:
+        if life.endpoint or not spell.is_noticed or spell.what in (*HARMLESS, "drain"):
+            continue
+        noticed = spell.begin_s + world.notice_s if spell.what in STEADY else inf
+        if spell.ends & world.endpoints:
+            until = min(spell.end_s + SETTLE_S, noticed)
+            yield Doom(f"it was opened while nobody knew: {spell.words()}", spell.begin_s, until)
+        elif spell.ends & world.maglevs and spell.what in SILENT:
+            until = spell.begin_s + SILENT[spell.what]
+            yield Doom(f"it was opened while no router knew: {spell.words()}", spell.begin_s, until)
 
 
 def _of_client(life: Life, happened: Sequence[Spell]) -> Iterator[Doom]:
@@ -256,7 +273,8 @@ def _other_choice(life: Life, world: World, happened: Sequence[Spell], change: C
     for beliefs in _subsets(either):
         believed = out | beliefs
         if len(believed) < len(world.endpoints) and _differs(life, world, happened, believed):
-            return [spell for spell in happened if spell.ends & believed and spell.what not in HARMLESS]
+            meanwhile = change.knows_from_s, change.until_s
+            return [spell for spell in happened if spell.ends & believed and _is_felt(world, spell, *meanwhile)]
     return None
 
 
@@ -275,19 +293,22 @@ def missing(
     """Returns the endpoints that are in no table all this time, and those of which a Maglev may believe either."""
     out, either = set(), set()
     for spell in happened:
+        if not _is_felt(world, spell, from_s, until_s):
+            continue
         for name in spell.ends & world.endpoints:
-            if not spell.is_noticed or spell.what in HARMLESS:
-                continue
-            late = spell.end_s + SETTLE_S + (world.notice_s if spell.what == "flap" else 0.0)
-            if late < from_s or spell.begin_s > until_s:
-                continue
-            steady = spell.what not in ("crash loop", "flap", "impair", "restart")
             unnoticed = not spell.hits("servers") and spell.what in ("kill", "freeze")
-            if steady and not unnoticed and spell.begin_s + world.notice_s < from_s and until_s < spell.end_s - UNDO_S:
+            all_the_time = spell.begin_s + world.notice_s < from_s and until_s < spell.end_s - UNDO_S
+            if spell.what in STEADY and not unnoticed and all_the_time:
                 out.add(name)
             else:
                 either.add(name)
     return frozenset(out), frozenset(either - out)
+
+
+def _is_felt(world: World, spell: Spell, from_s: float, until_s: float) -> bool:
+    """Says whether a Maglev may go by a fault at some time of this stretch."""
+    late = spell.end_s + SETTLE_S + (world.notice_s if spell.what == "flap" else 0.0)
+    return spell.is_noticed and spell.what not in HARMLESS and late >= from_s and spell.begin_s <= until_s
 
 
 def _subsets(names: frozenset[str]) -> Iterator[frozenset[str]]:

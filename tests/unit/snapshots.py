@@ -45,4 +45,4 @@ def snapshot(
 
 def connection(number: int, fate: str = "alive", endpoint: str = "s1") -> Connection:
     """A connection of client c1."""
-    return Connection("c1", number, fate, endpoint, 17, 12.0, 3.0)
+    return Connection("c1", number, fate, endpoint, 17, 12.0)

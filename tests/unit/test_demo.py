@@ -15,7 +15,7 @@ KILL_M1 = Step("kill m1", "maglevs", lambda lab: None)
 
 
 def held(number, endpoint="s1", fate="alive", silence_ms=100.0, client="c1"):
-    return Connection(client, number, fate, endpoint, 10, silence_ms, 1.0)
+    return Connection(client, number, fate, endpoint, 10, silence_ms)
 
 
 def judged(step, before, after):

@@ -41,6 +41,10 @@ def chosen(port, missing=()):
     return next(name for name, own in ENDPOINTS.items() if own == [address])
 
 
+def never_opened(at_s):
+    return Life("c1/0", "c1", "", "refused", at_s, at_s)
+
+
 def life(endpoint=None, fate="reset", last_answer_s=10.0, port=40000, opened_s=0.0, client="c1"):
     return Life("c1/0", client, endpoint or chosen(port), fate, opened_s, last_answer_s, flow(port))
 
@@ -77,6 +81,36 @@ def test_a_connection_that_broke_long_before_its_endpoint_died_broke_of_somethin
 
 def test_a_connection_opened_after_its_endpoint_came_back_has_nothing_to_fear():
     assert dooms(life("s2", opened_s=60.0, last_answer_s=61.0), world(), timeline(("kill", "s2", 10.0, 20.0))) == []
+
+
+@pytest.mark.parametrize("what", ["kill", "power off", "freeze", "link down", "one way"])
+def test_a_connection_may_fail_to_open_until_checks_have_found_that_an_endpoint_is_gone(what):
+    """Three failures half a second apart, the last of which takes half a second: 2 s, and 1 s for the tables."""
+    happened = timeline((what, "r1-s2" if what in ("link down", "one way") else "s2", 10.0, 40.0))
+    for at_s in (10.0, 12.9):
+        assert "opened while nobody knew" in explained(never_opened(at_s), world(), happened).reason
+    assert explained(never_opened(20.0), world(), happened) is None
+    assert explained(never_opened(5.0), world(), happened) is None
+
+
+@pytest.mark.parametrize(("what", "known_s"), [("power off", 4.0), ("freeze", 1.2)])
+def test_a_connection_may_fail_to_open_until_routers_know_that_a_maglev_is_silent(what, known_s):
+    happened = timeline((what, "m1", 10.0, 60.0))
+    assert "opened while no router knew" in explained(never_opened(10.0 + known_s), world(), happened).reason
+    assert explained(never_opened(20.0), world(), happened) is None
+
+
+@pytest.mark.parametrize("what", ["kill", "drain", "restart"])
+def test_no_connection_fails_to_open_when_a_maglev_leaves_and_says_so(what):
+    assert explained(never_opened(10.0), world(), timeline((what, "m1", 10.0, 60.0))) is None
+
+
+def test_only_what_was_going_on_is_named_as_a_reason():
+    happened = timeline(("drain", "s2", 0.0, 40.0), ("kill", "m1", 30.0, None), ("kill", "s2", 90.0, 95.0))
+    port = next(port for port in range(40000, 41000) if chosen(port) == "s2")
+    doom = explained(life("s2", port=port, last_answer_s=30.0), world(), happened)
+    assert "drain s2" in doom.reason
+    assert "kill s2" not in doom.reason
 
 
 @pytest.mark.parametrize("what", ["freeze", "link down", "one way"])

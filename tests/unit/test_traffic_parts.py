@@ -266,9 +266,10 @@ def test_whole_numbers():
 
 
 def test_a_connection_is_as_silent_as_its_last_answer_is_old():
-    row = Row(3, "alive", "s1", 7, 0.5, 100.0, 99.9)
+    row = Row(3, "alive", "s1", 7, 0.5, 100.0, 99.9, 98.0)
     assert row.seen("c1", 100.2, 10.0).fate == "alive"
     assert row.seen("c1", 100.2, 10.0).longest_silence_ms == 500
     stalled = row.seen("c1", 111.0, 10.0)
-    assert (stalled.fate, stalled.longest_silence_ms, stalled.last_answer_ms) == ("stalled", 11000, 11000)
+    assert (stalled.fate, stalled.longest_silence_ms) == ("stalled", 11000)
+    assert (stalled.opened_at, stalled.answered_at) == (98.0, 100.0)
     assert row._replace(fate="closed").seen("c1", 111.0, 10.0).fate == "closed"
