@@ -1,8 +1,8 @@
 """Follows packets through a lab: what Maglevs report of them, and what the lab can see besides (Maglev §4.4).
 
-A client sends packets that say "trace me" (`python -m maglev trace`). The router's own kernel says to which Maglev it
-sends that flow, and the endpoint's by which way its answer goes. All this is asked in the nodes' namespaces, so it
-needs no `Lab`, only a lab that runs.
+A client sends packets that say "trace me" (`python -m maglev trace`). The routers' own kernels say by which way they
+send that flow to a Maglev, the Maglev's packets to the endpoint, and the answer to the client (`paths`). All this is
+asked in the nodes' namespaces, so it needs no `Lab`, only a lab that runs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from ipaddress import ip_address
+from itertools import pairwise
 from typing import Any
 
 import maglev.config
@@ -20,9 +22,8 @@ from maglev.config import Config, Vip
 
 from .errors import LabError, WrongUse
 from .nodes import CONFIG, ROOT, project_python
+from .paths import OR, Paths, Run
 from .site import Site
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]  # a command's words -> what it says, on one node
 
 TIMEOUT_S = 60.0
 NOBODY = "?"
@@ -34,12 +35,12 @@ class Journey:
     """What became of packets of one flow, in the names of the lab's nodes."""
 
     client: str
-    router: str
-    next_hop: str | None  # the Maglev to which the router's kernel sends the flow; None if it cannot be asked
+    routers: tuple[str, ...]  # from the client to the Maglevs
+    next_hop: str | None  # the Maglev to which the last router's kernel sends the flow; None if it does not say
     back: tuple[str, ...]  # the answer's way, from the endpoint to the client; empty where no endpoint was reached
     told: Mapping[str, Any]  # what the client was told: `maglev.tracer.Trace` as a document
     names: Mapping[str, str]  # of nodes, by their addresses
-    between: tuple[str, ...] = ()  # the router that a Maglev's packets go by; nobody where a switch joins the two
+    legs: Mapping[str, tuple[str, ...]]  # by Maglev: the routers that its packets go by; none where a switch joins them
 
     @property
     def hops(self) -> list[Mapping[str, Any]]:
@@ -60,16 +61,17 @@ class Journey:
     @cached_property
     def way(self) -> tuple[str, ...]:
         """Returns the nodes that the first packet went by, from the client to the endpoint."""
-        over = [name for maglev in self.maglevs for name in (maglev, *self.between)]
-        return (self.client, self.router, *over, *([self.endpoint] if self.endpoint else []))
+        over = [name for maglev in self.maglevs for name in (maglev, *self.legs.get(maglev, ()))]
+        return (self.client, *self.routers, *over, *([self.endpoint] if self.endpoint else []))
 
     def lines(self) -> Iterator[str]:
         """Yields what a person wants to read, hop by hop."""
         told = self.told
         flow = f"{told['source']} port {told['source_port']} to {told['destination']} port {told['port']}"
         yield f"{told['protocol']} from {self.client}, {flow}"
-        if self.next_hop:
-            yield f"{'':12}{self.router}: its kernel sends this flow to {self.next_hop}"
+        for router, towards in pairwise((*self.routers, self.next_hop or "")):
+            if towards and OR not in router + towards:
+                yield f"{'':12}{router}: its kernel sends this flow to {towards}"
         for number, passage in enumerate(told["passages"], 1):
             yield from self._lines_of(number, passage)
         yield f"there: {' -> '.join(self.way)}"
@@ -98,7 +100,8 @@ class Journey:
         """Returns all of it as plain values, for JSON."""
         return {
             "client": self.client,
-            "router": self.router,
+            "router": self.routers[0] if self.routers else NOBODY,
+            "routers": list(self.routers),
             "next_hop": self.next_hop,
             "way": list(self.way),
             "back": list(self.back),
@@ -150,32 +153,44 @@ def follow(
         raise WrongUse(f"there is no node {client!r}; there are {', '.join(nodes)}")
     wanted = _vip(config, vip, fragmented)
     told = _told(nodes[client], wanted, source_port, count, fragmented)
-    where = {address: (name, interface) for name, run in nodes.items() for address, interface in _addresses(run)}
-    names = {address: name for address, (name, _) in where.items()}
+    paths = Paths(nodes)
     source, destination = told["source"], told["destination"]
-    router, interface = where.get(_gateway(nodes[client], destination, "from", source), (NOBODY, ""))
-    next_hop = names.get(_next_hop(nodes[router], interface, told, fragmented)) if router in nodes else None
-    journey = Journey(client, router, next_hop, (), told, names)
-    if hops := [hop for hop in journey.hops if hop["target"] and hop["maglev"] in nodes]:
-        by = _gateway(nodes[hops[0]["maglev"]], hops[0]["target"])
-        journey = replace(journey, between=(names.get(by, NOBODY),) if by else ())
+    maglevs = {maglev.name for maglev in config.maglevs}
+    there = paths.follow(client, destination, _flow(source, told, fragmented), until=maglevs)
+    next_hop = there.pop() if there and set(there[-1].split(OR)) <= maglevs else ""
+    legs = {
+        hop["maglev"]: _leg(paths, config, hop["maglev"], hop["target"])
+        for passage in told["passages"]
+        for hop in passage["hops"]
+        if hop["target"] and hop["maglev"] in nodes
+    }
+    journey = Journey(client, tuple(there), None if OR in next_hop else next_hop or None, (), told, paths.names, legs)
     if journey.endpoint not in nodes:
         return journey
-    towards = names.get(_gateway(nodes[journey.endpoint], source, "from", destination), NOBODY)
-    return replace(journey, back=(journey.endpoint, towards, client))
+    answer = [
+        "from",
+        destination,
+        "ipproto",
+        told["protocol"],
+        "sport",
+        str(told["port"]),
+        "dport",
+        str(told["source_port"]),
+    ]
+    return replace(journey, back=(journey.endpoint, *paths.follow(journey.endpoint, source, answer)))
 
 
-def _next_hop(run: Run, interface: str, told: Mapping[str, Any], fragmented: bool) -> str:
-    """Returns where a router's kernel sends the flow that comes in by an interface.
+def _leg(paths: Paths, config: Config, maglev: str, target: str) -> tuple[str, ...]:
+    """Returns the routers by which a Maglev's packets go to a target."""
+    own = next(address for address in config.maglev(maglev).addresses if address.version == ip_address(target).version)
+    met = paths.follow(maglev, target, ["from", str(own)])
+    return tuple(met[:-1] if met[-1:] == [paths.names.get(target)] else met)
 
-    "" for IPv6: there the answer is hashed without a packet, in another way than packets are.
-    """
-    if ":" in told["destination"]:
-        return ""
-    flow = ["from", told["source"], "iif", interface, "ipproto", told["protocol"]]
-    if not fragmented:  # routers see no ports in a fragment
-        flow += ["sport", str(told["source_port"]), "dport", str(told["port"])]
-    return _gateway(run, told["destination"], *flow)
+
+def _flow(source: str, told: Mapping[str, Any], fragmented: bool) -> list[str]:
+    """Returns what routers see of the client's packets, in the words of `ip route get`; of fragments no ports."""
+    ports = [] if fragmented else ["sport", str(told["source_port"]), "dport", str(told["port"])]
+    return ["from", source, "ipproto", told["protocol"], *ports]
 
 
 def _vip(config: Config, name: str, fragmented: bool) -> Vip:
@@ -197,17 +212,3 @@ def _told(run: Run, vip: Vip, source_port: int | None, count: int, fragmented: b
     except ValueError:
         raise LabError(f"nothing could be traced: {done.stderr.strip()}") from None
     return told
-
-
-def _addresses(run: Run) -> Iterator[tuple[str, str]]:
-    """Yields the addresses of a node and the interface that has each, but for its loopback, where VIPs are."""
-    for link in json.loads(run("ip", "-j", "address").stdout or "[]"):
-        if link["ifname"] != "lo":
-            yield from ((held["local"], link["ifname"]) for held in link["addr_info"] if "local" in held)
-
-
-def _gateway(run: Run, destination: str, *flow: str) -> str:
-    """Returns the next hop that a node's kernel names for a packet; "" if it names none."""
-    answer = run("ip", "-j", "route", "get", destination, *flow).stdout
-    routes = json.loads(answer) if answer.strip() else []
-    return str(routes[0].get("gateway", "")) if routes else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,32 @@ def test_answers_come_back_by_edges_that_their_requests_did_not_take(lab):
         ways.add((asked, answered))
         before = after
     assert any(asked != answered for asked, answered in ways), f"all answers took their request's edge: {ways}"
+
+
+def test_a_trace_names_the_routers_that_have_counted_its_packet_and_the_answer(lab):
+    met = set()
+    for _ in range(8):
+        before = _counted(lab)
+        journey = lab.trace("c1", "datagrams")
+        there, back = (_grown(old, new) for old, new in zip(before, _counted(lab), strict=True))
+        maglev = journey.maglevs[0]
+        assert sorted(pairwise((*journey.routers, maglev))) == there
+        assert sorted(pairwise(journey.back[1:-1])) == back
+        assert journey.way[-3:] == ("spine1|spine2", journey.back[1], journey.endpoint), "GRE goes by either spine"
+        met.update(journey.routers)
+    assert {"edge1", "edge2", "spine1", "spine2"} <= met, f"eight flows should meet all edges and spines: {met}"
+
+
+def _counted(lab):
+    """Returns how many packets to VIPs, and how many answers, each router has sent to whom."""
+    views = lab.snapshot().routers
+    there = {(router, to): count for router, view in views.items() for to, count in view.packets_to.items()}
+    back = {(router, to): count for router, view in views.items() for to, count in view.answers_to.items()}
+    return there, back
+
+
+def _grown(before, after):
+    return sorted(ends for ends, count in after.items() if count > before[ends])
 
 
 def _at_edges(lab):

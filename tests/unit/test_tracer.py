@@ -45,7 +45,8 @@ def a_trace(*passages):
 
 
 def a_journey(*passages, back=()):
-    return Journey("c1", "r1", "m1", back, asdict(a_trace(*passages)), NAMES, ("r1",))
+    legs = {hop.maglev: ("r1",) for passage in passages for hop in passage.hops if hop.target}
+    return Journey("c1", ("r1",), "m1", back, asdict(a_trace(*passages)), NAMES, legs)
 
 
 @pytest.mark.parametrize(("hop", "alone", "in_a_lab"), SENTENCES)
@@ -77,4 +78,4 @@ def test_a_journey_names_the_way_there_and_back():
 def test_a_packet_that_was_dropped_has_no_way_back():
     journey = a_journey(Passage(1, [DROPPED]))
     assert journey.endpoint is None
-    assert list(journey.lines())[-1] == "there: c1 -> r1 -> m1 -> r1"
+    assert list(journey.lines())[-1] == "there: c1 -> r1 -> m1"
