@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,28 +31,44 @@ from .health import Check, State, Verdict
 from .name_answers import Chosen, Subnet
 from .name_config import NameConfig, Site, vips_of
 
-FORWARDED = "maglev_forwarded_packets"
+FORWARDED, UPTIME = "maglev_forwarded_packets", "maglev_uptime_seconds"
 SCRAPE_TIMEOUT_S = 1.0
-Counted = Callable[[Address, int], float | None]  # a Maglev, its port -> packets forwarded since its start
 
 
-def forwarded(maglev: Address, port: int) -> float | None:
-    """Returns how many packets a Maglev has forwarded since its start, None if it does not say."""
+class Counted(NamedTuple):
+    """How many packets a Maglev has forwarded since its start, and how long that is ago, by its own clock, in seconds.
+
+    Its own, since an answer may be on its way for as long as there is between two.
+    """
+
+    packets: float
+    uptime_s: float
+
+
+Ask = Callable[[Address, int], Counted | None]  # a Maglev and its port
+
+
+def counted(maglev: Address, port: int) -> Counted | None:
+    """Returns what a Maglev has counted, None if it does not say."""
     shown = f"[{maglev}]" if maglev.version == 6 else str(maglev)
     try:
         with urllib.request.urlopen(f"http://{shown}:{port}/metrics", timeout=SCRAPE_TIMEOUT_S) as answer:
             families = list(text_string_to_metric_families(answer.read().decode("utf-8", "replace")))
     except (OSError, ValueError, urllib.error.URLError):
         return None
-    return sum(sample.value for family in families if family.name == FORWARDED for sample in family.samples)
+    forwarded, uptimes_s = (
+        [sample.value for family in families if family.name == name for sample in family.samples]
+        for name in (FORWARDED, UPTIME)
+    )
+    return Counted(sum(forwarded), uptimes_s[0]) if uptimes_s else None
 
 
 class Loads:
     """How busy the sites are, as shares of their capacities; kept up by a thread of its own."""
 
-    def __init__(self, sites: Mapping[str, Site], interval_s: float, count: Counted = forwarded) -> None:
-        self._sites, self._interval_s, self._count = sites, interval_s, count
-        self._last: dict[Address, tuple[float, float]] = {}  # Maglev: packets, when (monotonic seconds)
+    def __init__(self, sites: Mapping[str, Site], interval_s: float, ask: Ask = counted) -> None:
+        self._sites, self._interval_s, self._ask = sites, interval_s, ask
+        self._last: dict[Address, Counted] = {}
         self.loads: Mapping[str, float] = {}
         self._pool = ThreadPoolExecutor(sum(len(site.maglevs) for site in sites.values()), "metrics")
         self._thread = threading.Thread(target=self._run, name="loads", daemon=True)
@@ -80,16 +96,15 @@ class Loads:
 
     def _rate(self, maglev: Address, port: int) -> float | None:
         """Returns packets per second since the last time, None without two counts to tell it from."""
-        packets, now = self._count(maglev, port), time.monotonic()
-        if packets is None:
-            self._last.pop(maglev, None)
+        before, now = self._last.pop(maglev, None), self._ask(maglev, port)
+        if now is None:
             return None
-        before = self._last.get(maglev)
-        self._last[maglev] = packets, now
-        if before is None:
+        self._last[maglev] = now
+        if before is None or now.uptime_s == before.uptime_s:
             return None
-        grown = packets - before[0] if packets >= before[0] else packets  # it has started again
-        return grown / (now - before[1])
+        if now.uptime_s < before.uptime_s:  # it has started again
+            before = Counted(0, 0)
+        return (now.packets - before.packets) / (now.uptime_s - before.uptime_s)
 
 
 class Chooser:

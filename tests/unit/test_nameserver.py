@@ -7,7 +7,10 @@ import os
 import random
 import socket
 import struct
+import threading
+import time
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 
 import pytest
@@ -18,7 +21,7 @@ from maglev.engine.dns_server import DnsServer
 from maglev.errors import PlatformError
 from maglev.name_answers import Subnet
 from maglev.name_config import parse
-from maglev.nameserver import Chooser, Loads
+from maglev.nameserver import Chooser, Counted, Loads
 
 WEST, WEST6, EAST = map(ip_address, ("192.0.2.1", "2001:db8::1", "198.51.100.1"))
 NEAR_WEST = Subnet(ip_address("10.0.1.2"), 32)  # Zurich
@@ -71,36 +74,95 @@ def test_a_host_has_its_own_addresses():
     assert chooser()("ns1", 6, NOWHERE).addresses == ()
 
 
+class Metrics:
+    """A Maglev's metrics, over HTTP on loopback: slow if a test has it so. The site `west` has this one alone."""
+
+    def __init__(self):
+        self.delay_s, self.text = 0.0, ""
+        metrics = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                body, _ = metrics.text.encode(), time.sleep(metrics.delay_s)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        site = {**SOUND["sites"]["west"], "maglevs": ["127.0.0.1"], "metrics_port": self.server.server_port}
+        self.sites = {"west": parse(json.dumps({**SOUND, "sites": {**SOUND["sites"], "west": site}})).sites["west"]}
+
+    def say(self, delay_s, packets, uptime_s):
+        self.delay_s = delay_s
+        self.text = f"""# TYPE maglev_uptime_seconds gauge
+maglev_uptime_seconds {uptime_s}
+# TYPE maglev_forwarded_packets_total counter
+maglev_forwarded_packets_total{{vip="www",backend="10.2.1.2"}} {packets - 400}
+maglev_forwarded_packets_total{{vip="www",backend="10.2.2.2"}} 400
+"""
+
+
+@pytest.fixture
+def metrics():
+    served = Metrics()
+    with served.server:
+        thread = threading.Thread(target=served.server.serve_forever)
+        thread.start()
+        yield served
+        served.server.shutdown()
+        thread.join()
+
+
 class Counts:
     """Maglevs that say what a test has them say."""
 
-    def __init__(self, monkeypatch):
-        self.packets, self.now = 0.0, 100.0
-        monkeypatch.setattr("maglev.nameserver.time.monotonic", lambda: self.now)
-        self.loads = Loads(parse(json.dumps(SOUND)).sites, 1.0, lambda maglev, port: self.packets)
+    def __init__(self):
+        self.said, self.uptime_s = None, 100.0
+        self.loads = Loads(parse(json.dumps(SOUND)).sites, 1.0, lambda maglev, port: self.said)
 
     def after(self, seconds, packets):
-        self.now += seconds
-        self.packets = packets
+        self.uptime_s += seconds
+        self.said = None if packets is None else Counted(packets, self.uptime_s)
         self.loads.ask()
         return self.loads.loads.get("west")
 
 
-def test_load_is_a_rate_by_capacity(monkeypatch):
-    counts = Counts(monkeypatch)
+def test_load_is_a_rate_by_capacity():
+    counts = Counts()
     assert counts.after(1, 5000) is None, "one count tells no rate"
     assert counts.after(2, 6500) == pytest.approx(0.75)
     assert counts.after(1, 6500) == 0
 
 
-def test_a_maglev_that_started_again_has_forwarded_what_it_says(monkeypatch):
-    counts = Counts(monkeypatch)
+def test_a_maglev_that_started_again_has_forwarded_what_it_says_since_then():
+    counts = Counts()
     counts.after(1, 5000)
-    assert counts.after(1, 100) == pytest.approx(0.1)
+    counts.uptime_s = 0
+    assert counts.after(2, 100) == pytest.approx(0.05)
 
 
-def test_a_maglev_that_says_nothing_has_no_load(monkeypatch):
-    counts = Counts(monkeypatch)
+def test_a_maglev_that_says_the_same_twice_has_no_load():
+    counts = Counts()
+    counts.after(1, 5000)
+    assert counts.after(0, 5000) is None
+
+
+def test_the_time_between_two_answers_is_the_maglevs_own(metrics):
+    """However long an answer is on its way: the first comes late, and yet 500 packets took a second, not a tenth."""
+    loads = Loads(metrics.sites, 1.0)
+    metrics.say(0.4, packets=1000, uptime_s=50.0)
+    loads.ask()
+    metrics.say(0.0, packets=1500, uptime_s=51.0)
+    loads.ask()
+    assert loads.loads["west"] == pytest.approx(500 / metrics.sites["west"].capacity_pps)
+
+
+def test_a_maglev_that_says_nothing_has_no_load():
+    counts = Counts()
     counts.after(1, 5000)
     assert counts.after(1, None) is None
     assert counts.after(1, 9000) is None, "what it forwarded meanwhile fell into no known time"
