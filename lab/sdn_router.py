@@ -87,6 +87,7 @@ class SdnRouter(Router):
         self.datapath = datapath if datapath != "auto" else ("system" if has_kernel_datapath() else "netdev")
         self.sees_incoming = self.datapath == "system"
         self.management = self.directory / MANAGEMENT
+        self._count_vip_packets()
         return super(Router, self).config(sysctls=SDN_SYSCTLS, **params)
 
     def _link_lines(self) -> Iterator[str]:
@@ -95,7 +96,6 @@ class SdnRouter(Router):
             yield f"link set {port} mtu {_mtu(port)} up"
 
     def start_daemons(self) -> None:
-        self._count_vip_packets()
         self._start_switch()
         self.start_controller()
 
@@ -172,16 +172,16 @@ class SdnRouter(Router):
         yield from ("--", "set", "controller", BRIDGE, "max_backoff=1000", "connection_mode=out-of-band")
 
     def _put_addresses_inside(self) -> None:
-        """Gives the kernel's side of each link what the topology gave the link."""
+        """Gives the kernel's side of each link what the topology gave the link; a dead switch has left it there."""
         lines = [
             line
             for port in self.intfList()
             for line in (
-                *(f"address add {network} dev {inside(port)}" for network in interfaces.networks_of(port)),
+                *(f"address replace {network} dev {inside(port)}" for network in interfaces.networks_of(port)),
                 f"link set {inside(port)} mtu {_mtu(port)} up",
             )
         ]
-        lines += [f"route add {prefix} dev {inside(self.defaultIntf())}" for prefix in self.vip_prefixes.values()]
+        lines += [f"route replace {prefix} dev {inside(self.defaultIntf())}" for prefix in self.vip_prefixes.values()]
         names = [inside(port) for port in self.intfList()]
         hidden = {NO_ADDRESS.format(port): "1" for port in self.intfList()}
         sysctls = {f"net.ipv6.conf.{name}.hop_limit": TTL_SECURITY for name in names} | hidden

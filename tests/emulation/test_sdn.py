@@ -201,6 +201,18 @@ def test_a_maglev_that_goes_while_there_is_no_controller_is_given_up_by_the_next
     lab.wait_converged()
 
 
+def test_a_switch_that_dies_and_returns_goes_on_as_before_and_counts_each_packet_once(lab):
+    with lab.connections(60) as conns:
+        with lab.kill("r1"):
+            pass
+        lab.wait_converged()
+        conns.wait_settled()
+        assert conns.broken == 0, conns.report()
+    before = sum(lab.snapshot().routers["r1"].packets_to.values())
+    sent = lab.traffic.datagrams(flows=20, rate_pps=200, seconds=1).wait(TIMEOUT_S)
+    assert sum(lab.snapshot().routers["r1"].packets_to.values()) - before == sent.sent
+
+
 def test_sessions_can_be_reset_and_next_hops_removed(lab):
     with lab.connections(60) as conns:
         lab.reset_session("m1")
