@@ -8,6 +8,7 @@ connection. So they carry any MTU whatever the network between the servers carri
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from .placement import HERE, place
 from .servers import Server, parse
 
 TAP = "tap9"  # by this name the cluster edition makes each end of a tunnel, before it moves and renames it
+TUN_DEVICE = Path("/dev/net/tun")  # by which they are made: it is the lock as well, for it is there already
 REFUSED = re.compile(r"[Tt]unnel.*failed|prohibited")  # what ssh says of a server that lets no tunnel begin
 CONTROLLED = ("maglev", "endpoint")  # whose control sockets come over
 
@@ -54,13 +56,22 @@ class Tunnel(RemoteLink):  # type: ignore[misc]
     def makeTunnel(self, node1: Any, node2: Any, *names: Any, **named: Any) -> Any:
         """Makes a tunnel; CannotStart, and nothing left of it, if the servers do not let it."""
         try:
-            return super().makeTunnel(node1, node2, *names, **named)
+            with _one_at_a_time():
+                return super().makeTunnel(node1, node2, *names, **named)
         except LabError:
             raise
         except Exception as error:
             for node in (node1, node2):
                 node.rcmd(f"ip link delete {TAP}")
             raise CannotStart(_reason(node1, node2, str(error))) from None
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Waits until no other lab that this machine starts makes a tunnel: all begin under the same name."""
+    with open(TUN_DEVICE, "rb", buffering=0) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _reason(node1: Any, node2: Any, said: str) -> str:
@@ -134,7 +145,8 @@ class Cluster(Machines):
 
     def check(self) -> None:
         """Raises WrongUse, with what to do, for the first server that nodes cannot be put on."""
-        insist(self._servers)
+        with _one_at_a_time():  # or another lab's tunnel, half made, would count as left behind
+            insist(self._servers)
 
     def network(self, *told: Any, **options: Any) -> Net:
         """Returns the network, not built yet."""

@@ -215,6 +215,26 @@ time.sleep(60)
     assert not Path("/run/maglab", identity).exists()
 
 
+def test_labs_that_start_at_once_on_the_same_servers_do_not_meet(there):
+    """Every tunnel begins under the same name."""
+    program = f"""
+import sys
+from lab import Lab
+cluster = {[name_of(SECOND), name_of(THIRD)]!r}
+with Lab("pod", cluster=cluster, ssh_config={str(there.ssh_config)!r}, **{SMALL!r}) as lab:
+    print(lab.run("c1", "curl -sS --max-time 5 http://192.0.2.1/"), flush=True)
+    sys.stdin.read()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    labs = [subprocess.Popen([sys.executable, "-c", program], **pipes) for _ in range(2)]
+    said = [lab.stdout.readline() for lab in labs]
+    errors = [lab.communicate()[1] for lab in labs]
+    for line, error in zip(said, errors, strict=True):
+        assert "returncode=0" in line, error
+    for number in (SECOND, THIRD):
+        assert_clean(there, number)
+
+
 def test_a_lab_whose_server_dies_says_so_and_goes(there):
     with Lab("rack", cluster=[name_of(MORTAL)], ssh_config=there.ssh_config, **ONE_OF_EACH) as lab:
         there.kill(MORTAL)
