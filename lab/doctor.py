@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from . import tcp_md5
 from .faults.impaired import NETEM_TRIAL
+from .finding import Finding
 from .nodes import project_python
 from .sdn_router import RYU_PYTHON
 
@@ -29,16 +29,6 @@ PROGRAMS = {
     "curl": "curl",
     "ping": "iputils-ping",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: whether it is there, whether a lab can do without, and what follows."""
-
-    what: str
-    found: bool
-    needed: bool
-    follows: str
 
 
 def examine() -> Iterator[Finding]:

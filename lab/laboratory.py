@@ -33,7 +33,7 @@ from .errors import CannotStart, LabError, Lacking, NotInTime, WrongUse
 from .faults.on_time import Faults
 from .faults.registry import CONVERGE_TIMEOUT_S
 from .moves import Moves
-from .network import Net, machines
+from .network import Net
 from .nodes import CONFIG, LabNode, nursery_of
 from .observation import Observation
 from .site import Site
@@ -43,6 +43,7 @@ from .traffic.costs import with_children
 from .traffic.handle import Handle
 from .traffic.kinds import Traffic
 from .waiting import wait_until
+from .whereabouts import machines
 
 SERVERS = ("python", "nginx")
 

@@ -1,9 +1,8 @@
-"""The Mininet network of a lab, and on which machines it is: this one alone, unless a cluster is named."""
+"""The Mininet network of a lab on one machine; `cluster.network` has those over several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mininet.net import Mininet
@@ -59,12 +58,3 @@ class Machines:
     def network(self, *told: Any, **options: Any) -> Net:
         """Returns a network, not built yet; takes what `Net` takes."""
         return Net(*told, **options)
-
-
-def machines(cluster: Sequence[str] | str, ssh_config: Path | str | None) -> Machines:
-    """Returns where a lab is; WrongUse for a server that cannot be meant."""
-    if not cluster:
-        return Machines()
-    from .cluster.network import Cluster
-
-    return Cluster(cluster, ssh_config)

@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..doctor import Finding
 from ..errors import WrongUse
+from ..finding import Finding
 from ..nodes import ROOT
 from . import facts
 from .placement import HERE

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from mininet.log import setLogLevel
 from mininet.topo import Topo
 
-from ..doctor import Finding
 from ..errors import LabError
+from ..finding import Finding
 from ..nodes import Client, Router
 from ..site import Site
 from . import checks

@@ -13,7 +13,7 @@ import pytest
 
 from lab.cluster import agent, checks, facts, servers
 from lab.errors import WrongUse
-from lab.network import machines
+from lab.whereabouts import machines
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 THERE = servers.Server("far", "192.0.2.7", ME)

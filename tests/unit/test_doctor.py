@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab.doctor import Finding, is_fit
+from lab.doctor import is_fit
+from lab.finding import Finding
 
 ALL = {"root": True, "veth": True, "TUN": True, "kernel GRE": True, "netem": True}
 NEEDED = {"root", "veth"}
