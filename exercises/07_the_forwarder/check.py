@@ -12,7 +12,7 @@ from typing import Any
 
 from scapy.compat import raw
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
-from scapy.layers.l2 import ARP, GRE, Ether
+from scapy.layers.l2 import ARP, GRE
 from scapy.packet import Packet as Layers
 from scapy.packet import Raw
 
@@ -35,8 +35,7 @@ def by_one_packet_at_a_time(document: dict[str, Any]) -> None:
 
 LIVE = {"topology": "rack", "configure": by_one_packet_at_a_time}
 
-MAGLEV, VIP, ENDPOINTS = measure.MAGLEV, measure.VIP, measure.ENDPOINTS
-LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+MAGLEV, VIP, ENDPOINTS, LINK = measure.MAGLEV, measure.VIP, measure.ENDPOINTS, measure.LINK
 CLIENT = "203.0.113.7"
 TABLE = lookup_table(ENDPOINTS, measure.TABLE_SIZE)
 PACKED = [pack_address(address) for address in ENDPOINTS]
@@ -236,8 +235,12 @@ def the_loop_outlives_the_interface(student: Any, case: Case) -> None:
         _outlives(case, student, watched)
         case.expect(len(list(_all_from(there))), 1, "the number of frames that left afterwards")
         case.step("every receive says ENODEV: the interface is gone for good")
-        watched = _Watched(here, case, fails_with=[errno.ENODEV] * 100)
-        case.expect_error(OSError, lambda: _run_while_asked(student, watched))
+        gone = _Watched(here, case, fails_with=[errno.ENODEV] * 100)
+
+        def run() -> None:
+            _run_while_asked(student, gone)
+
+        case.expect_error(OSError, run)
 
 
 @criterion(

@@ -79,8 +79,8 @@ def carry_out(
     """Sends all that was decided about a frame, and has each decision counted as it was carried out.
 
     `decision.all()` yields the decision and those that come with it; of those with a reason nothing is sent. An
-    `answer` is an IP packet for the sender of the frame: it is sent behind `way_back(frame, answer)`, whatever the
-    reason, is not counted, and if the kernel refuses it, so be it.
+    `answer`, unless it is empty, is an IP packet for the sender of the frame: it is sent afterwards, behind
+    `way_back(frame, answer)`, whatever the reason, is not counted, and if the kernel refuses it, so be it.
     """
     raise NotImplementedError("step 2: send what was decided, and count")
 

@@ -66,7 +66,7 @@ def check(
         _say(f"{chosen.title}: {_short(solution) if solution else ', '.join(chosen.check().references)}")
         found.append(_shown(chosen, solution, against.value, seed))
         if found[-1].measured and against is Against.work and solution:
-            _say(f"written to {_short(keep(solution, found[-1].measured))}")
+            _say(_kept(solution, found[-1]))
         reached, worth = found[-1].points
         _say(f"{reached} of {worth} points{'' if found[-1].passed else '; start with the first that failed'}\n")
     _write(json_file, [each.document() for each in found])
@@ -93,6 +93,14 @@ def _shown(exercise: Exercise, solution: Path | None, against: str, seed: int) -
         return judge_all(exercise, solution, against, seed, meet, waiting)
     finally:
         status.stop()
+
+
+def _kept(solution: Path, verdicts: Verdicts) -> str:
+    """Writes the leaderboard, and returns where; or why not, which is no reason to keep the points from anybody."""
+    try:
+        return f"written to {_short(keep(solution, verdicts.measured))}"
+    except WrongUse as error:
+        return str(error)
 
 
 def try_(exercise: Number = None) -> None:

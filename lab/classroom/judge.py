@@ -64,7 +64,7 @@ class Judgement:
         if self.passed:
             return
         yield f"      {self.told}"
-        if self.status != MISSING:
+        if self.status not in (MISSING, NO_LAB):
             yield from (f"      - {step}" for step in self.steps[-8:])
             yield f"      hint: {self.hint}"
         if self.output:

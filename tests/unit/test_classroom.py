@@ -8,12 +8,15 @@ import os
 import textwrap
 
 import pytest
+import typer
 
+from lab.classroom import commands
 from lab.classroom.criteria import Case, Wrong, shown
 from lab.classroom.exercise import Exercise
 from lab.classroom.grades import gradescope
-from lab.classroom.judge import check
+from lab.classroom.judge import Judgement, check
 from lab.classroom.leaderboard import keep
+from lab.classroom.runner import NO_LAB
 from lab.errors import WrongUse
 from lab.waiting import wait_until
 
@@ -232,6 +235,28 @@ def test_what_is_measured_is_told_and_kept_in_a_leaderboard_beside_the_solution(
         rows = list(csv.DictReader(file))
     assert [row["pace"] for row in rows] == ["1", "0.25", "0.5"], "the reference, and each version once"
     assert gradescope([found])["leaderboard"] == [{"name": "pace", "value": 0.5, "order": "asc"}]
+
+
+def test_a_leaderboard_that_cannot_be_written_keeps_no_points_from_anybody(exercise, tmp_path, monkeypatch, capsys):
+    (exercise.directory / "check.py").write_text(MEASURES)
+    (exercise.directory.parent / "points.csv").write_text("exercise,criterion,points\n01_primes,is_measured,3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "find", lambda number: exercise)
+    solution = exercise.begin(tmp_path)
+    solution.write_text("PACE = 0.5\n")
+    solution.with_name("leaderboard.new").mkdir()  # where it is written first
+    with pytest.raises(typer.Exit) as ended:
+        commands.check("1")
+    told = capsys.readouterr().out
+    assert ended.value.exit_code == 0
+    assert f"cannot write {solution.with_name('leaderboard.csv')}" in told
+    assert "3 of 3 points" in told
+
+
+def test_where_no_lab_can_be_started_no_hint_is_given():
+    asked = {"criterion": "lives", "sentence": "It lives.", "step": 1, "hint": "look at maglab top", "steps": ()}
+    judged = Judgement(**asked, status=NO_LAB, message="run it with sudo", output="", points=0, worth=3, seconds=0.1)
+    assert list(judged.lines()) == ["FAIL  It lives.  [0/3]", "      run it with sudo"]
 
 
 def test_gradescope_gets_a_test_for_each_criterion(exercise, tmp_path):
