@@ -1,11 +1,12 @@
 """`maglab`: the laboratory's command line.
 
 Exit status: 0 done, 1 a claim did not hold, 2 wrong use, or use of what this machine lacks, 3 no lab, 130 stopped by
-Ctrl-C or SIGTERM.
+Ctrl-C, by SIGTERM or by the end of its terminal.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from enum import StrEnum
@@ -280,9 +281,19 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def _hang_up(number: int, frame: FrameType | None) -> NoReturn:
+    """Leaves as well: the terminal has gone, and nobody is left whom anything could be told."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nowhere, descriptor)
+    raise Terminated
+
+
 def main() -> None:
-    """Runs a command; errors are one sentence, and Ctrl-C or SIGTERM takes the lab away before leaving."""
+    """Runs a command; errors are one sentence. Ctrl-C, SIGTERM, or a terminal that goes, take the lab away first."""
     signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except UsageError as error:

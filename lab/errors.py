@@ -24,4 +24,4 @@ class NotInTime(LabError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: unlike Ctrl-C, which may be meant for one command, it ends everything."""
+    """SIGTERM or SIGHUP: unlike Ctrl-C, which may be meant for one command, it ends everything."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at moments when they would leave something behind: put off, or passed over."""
+"""Ctrl-C, SIGTERM and SIGHUP at moments when they would leave something behind: put off, or passed over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager

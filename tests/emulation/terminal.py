@@ -108,6 +108,11 @@ class Terminal:
             assert word in answer, f"{line}: expected {word!r} in {answer!r}"
         return answer
 
+    def hang_up(self) -> None:
+        """Closes the terminal under the program, as a lost connection or a closed window does."""
+        os.close(self._ours)
+        self._ours = -1
+
     def __enter__(self) -> Terminal:
         return self
 
@@ -120,4 +125,5 @@ class Terminal:
             self.process.kill()
             self.process.wait()
         os.close(self._theirs)
-        os.close(self._ours)
+        if self._ours >= 0:
+            os.close(self._ours)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from commands import MAGLAB, OWNER, Machine, lab_of, left_of, maglab, networks_of, read_until, started, wait_gone
+from terminal import Terminal
 from wires import VIP
 
 from lab import Lab
@@ -137,6 +138,19 @@ def test_impatience_does_not_stop_the_clean_up():
             time.sleep(0.02)
         demo.communicate(timeout=60)
     wait_gone(lab_id, networks, before)
+
+
+@pytest.mark.parametrize("begun", ["VIPs: ", "waiting for BGP"])
+def test_a_terminal_that_goes_takes_the_lab_with_it(begun):
+    """A window is closed, a connection lost: at the console, and while the lab starts."""
+    before = Machine.now()
+    with Terminal([*MAGLAB, "up", "rack", "--maglevs", "1", "--endpoints", "2", "--clients", "1"]) as terminal:
+        terminal.wait_for(begun)
+        lab = lab_of(terminal.process)
+        networks = networks_of(lab)
+        terminal.hang_up()
+        assert terminal.process.wait(60) == INTERRUPTED
+    wait_gone(lab, networks, before)
 
 
 # Plain Mininet
