@@ -6,12 +6,9 @@ Ctrl-C, by SIGTERM or by the end of its terminal.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -21,11 +18,12 @@ from rich.table import Table
 from maglev.errors import MaglevError
 from maglev.flow import Address
 
+from . import interrupts
 from .bench.command import What
 from .bench.command import run as run_bench
 from .bench.request import Request, parse_engines
 from .classroom.commands import register as register_classroom
-from .errors import LabError, Terminated, WrongUse
+from .errors import LabError, WrongUse
 from .figures.command import register as register_figures
 from .looking import register as register_looking
 from .persistence.command import register as register_persistence
@@ -277,23 +275,9 @@ def _in_url(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-def _hang_up(number: int, frame: FrameType | None) -> NoReturn:
-    """Leaves as well: the terminal has gone, and nobody is left whom anything could be told."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(nowhere, descriptor)
-    raise Terminated
-
-
 def main() -> None:
     """Runs a command; errors are one sentence. Ctrl-C, SIGTERM, or a terminal that goes, take the lab away first."""
-    signal.signal(signal.SIGTERM, _leave)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
-        signal.signal(signal.SIGHUP, _hang_up)
+    interrupts.leave_on_signals()
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except UsageError as error:

@@ -58,8 +58,10 @@ class Running:
     def get(self, wanted: tuple[Path, str, tuple[tuple[str, Any], ...]]) -> Lab:
         """Returns the running lab if it is what is wanted, else a new one in its place."""
         if self._lab is None or self._wanted != wanted:
+            from . import interrupts
             from .laboratory import Lab
 
+            interrupts.leave_on_signals()  # pytest itself knows Ctrl-C alone
             self.stop()
             self._lab, self._wanted = Lab(wanted[1], **dict(wanted[2])).start(), wanted
         return self._lab

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,17 @@ import pytest
 def test_wrong(lab):
     lab.kill("s1")
     assert lab.endpoints == []
+"""
+
+LONG = """
+import threading
+
+import pytest
+
+@pytest.mark.topology("rack", maglevs=1, endpoints=1, clients=1)
+def test_long(lab):
+    print(f"\\n{lab.id}", flush=True)
+    threading.Event().wait(600)
 """
 
 
@@ -104,6 +116,21 @@ def test_a_lab_that_is_kept_lives_on_without_its_owner_until_it_is_cleaned(tmp_p
     assert "m1" in traced.stdout, traced.stderr
     assert maglab("clean", kept[1]).returncode == 0
     wait_gone(kept[1], networks, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_tests_that_are_ended_take_their_lab_along(tmp_path, number):
+    """As the end of a job in a queue of jobs, or of a connection, has it."""
+    before = Root.now()
+    (tmp_path / "test_long.py").write_text(LONG)
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "test_long.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tests:
+        assert tests.stdout is not None
+        identity = next(line for line in tests.stdout if line.startswith("rack-")).strip()
+        networks = networks_of(identity)
+        tests.send_signal(number)
+        assert tests.wait(TIMEOUT_S) == pytest.ExitCode.INTERRUPTED
+    wait_gone(identity, networks, before)
 
 
 def test_a_console_opens_on_the_lab_of_a_test_that_has_failed(tmp_path):
