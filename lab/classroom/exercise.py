@@ -156,6 +156,12 @@ def load_module(path: Path, name: str) -> ModuleType:
     return module
 
 
+def beside(check: str, name: str) -> ModuleType:
+    """Returns the module with a name that stands beside a check.py, which gives its own `__file__`; it is run anew."""
+    directory = Path(check).parent
+    return load_module(directory / f"{name}.py", f"exercise_{directory.name.partition('_')[0]}_{name}")
+
+
 def exercises() -> list[Exercise]:
     """Returns all exercises, by number."""
     return [Exercise(path) for path in sorted(EXERCISES.glob("[0-9][0-9]_*")) if (path / "check.py").is_file()]
