@@ -179,7 +179,7 @@ def redirect_vips(vips: Map, prefixes: Map, sockets: Map, threads: int, by_queue
 
 
 def _read_v4() -> list[Line]:
-    """Returns instructions that leave the destination, IPv4-mapped, on the stack and the protocol in R9; by R4."""
+    """Returns instructions that leave an IPv4 destination, mapped, on the stack and the protocol in R9; they use R4."""
     return [
         *_require(V4.first_bytes, "malformed"),
         *_require_version(V4),
@@ -194,7 +194,7 @@ def _read_v4() -> list[Line]:
 
 
 def _read_v6() -> list[Line]:
-    """Returns instructions that leave the destination on the stack and the protocol in R9; by R4."""
+    """Returns instructions that leave an IPv6 destination on the stack and the protocol in R9; they use R4."""
     lines = [*_require(V6.first_bytes, "malformed"), *_require_version(V6)]
     for word in range(V6.words):
         lines += [op(LDX_W, R4, R7, V6.destination + 4 * word), op(STX_W, FRAME, R4, KEY_AT + 4 * word)]
@@ -202,7 +202,7 @@ def _read_v6() -> list[Line]:
 
 
 def _pass_unless_ours(vips: Map, prefixes: Map) -> list[Line]:
-    """Returns instructions that jump if the key on the stack is no VIP, or one that takes GRE alone and gets other."""
+    """Returns instructions that jump if the key on the stack is no VIP's, or one's that takes GRE alone."""
     return [
         *_look_up(vips, KEY_AT),
         op(JNE, R0, at="found", number=0),
