@@ -7,19 +7,17 @@ A topology is known by the file in `topologies/` that it stands in, one's own by
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import traceback
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mininet.topo import Topo
 
 from .errors import WrongUse
 from .nodes import ROOT, LabNode
+from .own_files import load_own
 
 KINDS = {int: "a whole number", float: "a number", bool: "on or off"}  # of parameters; all else is text
 SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
@@ -95,23 +93,11 @@ def _own(path: Path) -> Callable[..., Topo]:
     """Returns the class in a file of one's own: the one that `topos` has under the file's name, or its only one."""
     if not path.is_file():
         raise WrongUse(f"there is no file {path}, which was named as a topology")
-    topos = getattr(_imported(path), "topos", None)
+    topos = getattr(load_own(path, "topology"), "topos", None)
     if not isinstance(topos, dict) or not (path.stem in topos or len(topos) == 1):
         raise WrongUse(f"{path} has no topology; it has one if it says: topos = {{{path.stem!r}: …}}")
     make: Callable[..., Topo] = topos.get(path.stem) or next(iter(topos.values()))
     return make
-
-
-def _imported(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"maglab_topology_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever somebody has written into it
-        raise WrongUse(f"{path} cannot be loaded: {traceback.format_exception_only(error)[-1].strip()}") from error
-    return module
 
 
 def _check_nodes(name: str, made: Topo) -> None:

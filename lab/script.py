@@ -15,20 +15,19 @@ Whatever else the function takes, `maglab run` takes as an option. `lab/scenario
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import inspect
 import random
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from .catalogue import KINDS
 from .errors import CannotStart, LabError, NotInTime, WrongUse
 from .faults import Fault
 from .laboratory import Lab
+from .own_files import load_own
 from .verdict import Verdict
 
 REPORT_INTERVAL_S = 0.5  # between samples
@@ -153,12 +152,9 @@ class Script:
             try:
                 values[name] = kind(text)
             except ValueError:
-                raise WrongUse(f"{self.name}: {name}={text!r} is not allowed; allowed: {_kind(kind)}") from None
+                allowed = KINDS.get(kind, "a text")
+                raise WrongUse(f"{self.name}: {name}={text!r} is not allowed; allowed: {allowed}") from None
         return values
-
-
-def _kind(kind: type) -> str:
-    return {int: "a whole number", float: "a number"}.get(kind, "a text")
 
 
 @dataclass(frozen=True)
@@ -188,7 +184,7 @@ def load(name: str) -> Script:
     path = SCENARIOS / f"{name}.py" if name in shipped() else Path(name)
     if not path.is_file():
         raise WrongUse(f"there is no script {name!r}; name a file, or one of {', '.join(shipped())}")
-    module = _imported(path)
+    module = load_own(path, "script")
     scenario = getattr(module, "scenario", None)
     if not callable(scenario):
         raise WrongUse(f"{path} has no function scenario(run)")
@@ -200,18 +196,6 @@ def load(name: str) -> Script:
         scenario=scenario,
         options={each.name: each.default for each in defaults},
     )
-
-
-def _imported(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"maglab_script_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise WrongUse(f"{path} cannot be loaded: {traceback.format_exception_only(error)[-1].strip()}") from error
-    return module
 
 
 def carry_out(script: Script, run: Run, options: Mapping[str, Any]) -> Outcome:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import MaglevError
 from .flow import Address
@@ -18,6 +18,7 @@ from .flow import Address
 # spend their first half second on.
 
 RUN_DIRECTORY = Path("/run/maglev")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,10 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Returns what reads the command line, with the commands in the order of `--help`."""
     parser = argparse.ArgumentParser(prog="python -m maglev", description="Maglev, a network load balancer.")
     parser.set_defaults(trouble=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_daemons, _add_nursery, _add_replay, _add_trace, _add_configurations):
+        add(commands)
+    return parser
 
+
+def _add_daemons(commands: Commands) -> None:
+    """Adds what runs until it is told to end."""
     forwarder = _daemon(commands, "forwarder", "move packets and check endpoints' health", _forwarder)
     controller = _daemon(commands, "controller", "announce VIPs while the forwarder is fit; run by ExaBGP", _controller)
     for command in (forwarder, controller):
@@ -58,11 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     names.add_argument("--address", type=_address, action="append", default=[],
                        help="where to answer; may be given more than once")  # fmt: skip
 
+
+def _daemon(commands: Commands, name: str, text: str, run: object) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text)
+    command.add_argument("--config", required=True, type=Path, metavar="FILE")
+    command.add_argument("--control", type=Path, metavar="PATH",
+                         help=f"control socket (default: {RUN_DIRECTORY}/NAME.sock)")  # fmt: skip
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_nursery(commands: Commands) -> None:
     nursery = commands.add_parser("nursery", help="a process whose forks are daemons that start at once; run by a lab")
     nursery.add_argument("--socket", required=True, type=Path, metavar="PATH", help="where it takes orders")
     nursery.add_argument("--also", action="append", default=[], metavar="MODULE", help="import it, too, for its main()")
     nursery.set_defaults(run=_nursery)
 
+
+def _add_replay(commands: Commands) -> None:
     replay = commands.add_parser("replay", help="what a forwarder would send out for the frames of a pcap file")
     replay.add_argument("--config", required=True, type=Path, metavar="FILE")
     replay.add_argument("--maglev", required=True, metavar="NAME", help="which Maglev's forwarder")
@@ -73,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("captures", nargs="*", metavar="IN.pcap OUT.pcap", help="Ethernet frames in, frames out")
     replay.set_defaults(run=_replay, fail=replay.error)
 
+
+def _add_trace(commands: Commands) -> None:
     trace = commands.add_parser("trace", help='send a VIP packets that say "trace me", and tell what Maglevs report')
     trace.add_argument("address", type=_address, metavar="ADDRESS", help="of a VIP")
     trace.add_argument("port", type=_number(1, 65535), metavar="PORT")
@@ -84,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--json", action="store_true", help="all that is known, as JSON")
     trace.set_defaults(run=_trace, fail=trace.error)
 
+
+def _add_configurations(commands: Commands) -> None:
+    """Adds what there is to ask about configurations."""
     check = commands.add_parser("check-config", help="exit 0, or say what is wrong and exit 1")
     check.add_argument("file", type=Path, metavar="FILE")
     check.set_defaults(run=_check_config)
@@ -99,16 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     differ.add_argument("new", type=Path, metavar="NEW")
     differ.add_argument("--json", action="store_true", help="every change as a JSON object, with its old and new value")
     differ.set_defaults(run=_diff_config, trouble=2)
-    return parser
-
-
-def _daemon(commands: argparse._SubParsersAction, name: str, text: str, run: object) -> argparse.ArgumentParser:  # type: ignore[type-arg]
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text)
-    command.add_argument("--config", required=True, type=Path, metavar="FILE")
-    command.add_argument("--control", type=Path, metavar="PATH",
-                         help=f"control socket (default: {RUN_DIRECTORY}/NAME.sock)")  # fmt: skip
-    command.set_defaults(run=run)
-    return command
 
 
 def _address(text: str) -> Address:

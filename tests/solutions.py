@@ -13,6 +13,7 @@ import ast
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,13 @@ def judged(exercise: Exercise, asked: Sequence[tuple[Criterion, Path | None]], s
         return list(pool.map(lambda one: judge(exercise, *one, seed, 1), asked))
 
 
-def judged_wrong(exercise: Exercise, live: bool) -> dict[Path, Judgement]:
-    """Judges wrong solutions, each by the criterion at which it fails."""
-    files = wrong_ones(exercise, live)
-    criteria = exercise.check().criteria
+@cache
+def wrong_ones_judged(exercise: str, live: bool) -> dict[Path, Judgement]:
+    """Returns what came of an exercise's wrong solutions, each by the criterion at which it fails."""
+    files = wrong_ones(ALL[exercise], live)
+    criteria = ALL[exercise].check().criteria
     asked = [(criteria[meant(path)[0][0]], path) for path in files]
-    return dict(zip(files, judged(exercise, asked, ANOTHER_SEED), strict=True))
+    return dict(zip(files, judged(ALL[exercise], asked, ANOTHER_SEED), strict=True))
 
 
 def expect_passed(found: Sequence[Judgement]) -> None:

@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from scapy.compat import raw
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import ARP, GRE, Ether
-from scapy.packet import Packet as Layers
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.l2 import GRE
 from scapy.packet import Raw
 
 from lab import verify
 from lab.classroom import Case, criterion
-from lab.classroom.wire import ADDRESSES, ENDPOINT, LINK_ADDRESSES, ROUTER, Wire, ip, joined
-from lab.errors import LabError, NotInTime
-from lab.waiting import wait_until
-from maglev.direct_return import Interface, Machine, Settings, Trouble
-from maglev.engine.control import ControlError, request
+from lab.classroom.exercise import beside
+from lab.classroom.wire import ADDRESSES, ENDPOINT, ip, joined
+from maglev.direct_return import Settings, Trouble
 from maglev.engine.decapsulation import AT_ONCE, Received, open_receivers
 from maglev.errors import Discard, Reason
 from maglev.flow import pack_address
 
+tunnel, on_the_wire, machines = (beside(__file__, name) for name in ("tunnel", "on_the_wire", "machines"))
+
 REFERENCE = ("maglev.gre", "maglev.engine.decapsulation", "maglev.engine.held_vips", "maglev.direct_return")
 LIVE = {"topology": "rack", "endpoints": 4}
 
-MAGLEVS = ["10.1.1.2", "10.1.2.2", "fd00:1:1::2"]
-VIPS = ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+MAGLEVS, VIPS, CLIENT = tunnel.MAGLEVS, tunnel.VIPS, tunnel.CLIENT
 OWN = ADDRESSES[ENDPOINT]
-CLIENT = "10.0.1.2"
 LARGEST_PING_BYTES = 1500 - 20 - 8  # what a client's link carries of it
-SETTLED_S = 5.0  # for an endpoint to say what it finds
 
 
 @criterion(step=1, hint="4 bytes are GRE's; what follows is the client's packet, byte for byte")
 def takes_the_packet_out(student: Any, case: Case) -> None:
     """What was put into GRE comes out as it was, IPv4 and IPv6."""
-    for inner in (*_packets(case, VIPS[0]), *_packets(case, VIPS[2])):
-        gre = raw(GRE(proto=_kind(inner)) / Raw(raw(inner)))
+    for inner in (*tunnel.packets(case, VIPS[0]), *tunnel.packets(case, VIPS[2])):
+        gre = raw(GRE(proto=tunnel.ethertype(inner)) / Raw(raw(inner)))
         case.step(f"{inner.summary()} in GRE: {gre[:4].hex(' ')}, and {len(gre) - 4} bytes")
         case.expect(student.payload_of(gre), raw(inner), "what was put in")
 
@@ -54,7 +46,7 @@ def takes_the_packet_out(student: Any, case: Case) -> None:
 @criterion(step=1, hint="a key, a checksum or a sequence number takes room; who does not know that reads them as IP")
 def refuses_what_it_does_not_know(student: Any, case: Case) -> None:
     """GRE with options, of another version, with something else inside or too little of it, is refused."""
-    v4, v6 = raw(_packets(case, VIPS[0])[0]), raw(_packets(case, VIPS[2])[0])
+    v4, v6 = raw(tunnel.packets(case, VIPS[0])[0]), raw(tunnel.packets(case, VIPS[2])[0])
     wrong = {
         "a key": GRE(key_present=1, key=7, proto=0x0800) / Raw(v4),
         "a checksum": GRE(chksum_present=1, proto=0x0800) / Raw(v4),
@@ -70,13 +62,13 @@ def refuses_what_it_does_not_know(student: Any, case: Case) -> None:
     }
     for what, packet in wrong.items():
         case.step(f"GRE with {what}: {raw(packet)[:8].hex(' ')} …")
-        _expect_reason(case, lambda packet=packet: student.payload_of(raw(packet)), Reason.BAD_GRE_HEADER)
+        tunnel.expect_reason(case, lambda packet=packet: student.payload_of(raw(packet)), Reason.BAD_GRE_HEADER)
 
 
 @criterion(step=2, hint="who sent it is in received.source, whom it is for in the inner header: which bytes are that?")
 def only_maglevs_and_only_vips(student: Any, case: Case) -> None:
     """In comes what a Maglev sent for a VIP; anybody else's is kept out, and what is for another address."""
-    gate = _gate(student)
+    gate = tunnel.a_gate(student)
     for sender, vip, expected in [
         (MAGLEVS[0], VIPS[0], None), (MAGLEVS[1], VIPS[1], None), (MAGLEVS[0], VIPS[2], None),
         (MAGLEVS[2], VIPS[0], None), (MAGLEVS[2], VIPS[2], None),
@@ -85,20 +77,20 @@ def only_maglevs_and_only_vips(student: Any, case: Case) -> None:
         (MAGLEVS[0], OWN, Reason.NOT_VIP), (MAGLEVS[0], "192.0.2.3", Reason.NOT_VIP),
         (MAGLEVS[2], "2001:db8::2", Reason.NOT_VIP),
     ]:  # fmt: skip
-        _expect_fate(case, gate, sender, case.random.choice(_packets(case, vip)), expected)
+        tunnel.expect_fate(case, gate, sender, case.random.choice(tunnel.packets(case, vip)), expected)
     answer = IP(src=VIPS[0], dst=CLIENT) / TCP(sport=80)
-    _expect_fate(case, gate, MAGLEVS[0], answer, Reason.NOT_VIP)
+    tunnel.expect_fate(case, gate, MAGLEVS[0], answer, Reason.NOT_VIP)
 
 
 @criterion(step=2, hint="self.count(…), once, when nothing stands against the packet any more")
 def counts_what_comes_in(student: Any, case: Case) -> None:
     """What was let in is counted, by Maglev, and what was kept out is not."""
-    gate, expected = _gate(student), {ip_address(maglev): [0, 0] for maglev in MAGLEVS}
+    gate, expected = tunnel.a_gate(student), {ip_address(maglev): [0, 0] for maglev in MAGLEVS}
     for _ in range(20):
         sender = case.random.choice([*MAGLEVS, "10.1.3.2"])
-        inner = raw(case.random.choice(_packets(case, case.random.choice([VIPS[0], VIPS[2], "192.0.2.9"]))))
+        inner = raw(case.random.choice(tunnel.packets(case, case.random.choice([VIPS[0], VIPS[2], "192.0.2.9"]))))
         with contextlib.suppress(Discard):
-            gate.admit(_received(sender, inner))
+            gate.admit(tunnel.in_gre(sender, inner))
             expected[ip_address(sender)][0] += 1
             expected[ip_address(sender)][1] += len(inner)
     case.step("20 packets came, from Maglevs and a stranger, for VIPs and another address")
@@ -110,36 +102,36 @@ def counts_what_comes_in(student: Any, case: Case) -> None:
 @criterion(step=3, hint="try, for each packet by itself: one that is refused is counted, and the next one is looked at")
 def carries_and_counts(student: Any, case: Case) -> None:
     """What may come in goes into the device, packet by packet; the rest is counted by its reason, and stops nobody."""
-    good = [raw(packet) for _ in range(3) for packet in _packets(case, VIPS[0])]
+    good = [raw(packet) for _ in range(3) for packet in tunnel.packets(case, VIPS[0])]
     bad = [
         (Received(pack_address(MAGLEVS[0]), b"\x20\0\x08\0" + good[0]), Reason.BAD_GRE_HEADER),
-        (_received("10.1.3.2", good[1]), Reason.NOT_FROM_MAGLEV),
-        (_received(MAGLEVS[0], raw(_packets(case, OWN)[0])), Reason.NOT_VIP),
-        (_received(MAGLEVS[0], raw(_packets(case, OWN)[1])), Reason.NOT_VIP),
+        (tunnel.in_gre("10.1.3.2", good[1]), Reason.NOT_FROM_MAGLEV),
+        (tunnel.in_gre(MAGLEVS[0], raw(tunnel.packets(case, OWN)[0])), Reason.NOT_VIP),
+        (tunnel.in_gre(MAGLEVS[0], raw(tunnel.packets(case, OWN)[1])), Reason.NOT_VIP),
     ]
-    came = [(_received(MAGLEVS[0], inner), None) for inner in good] + bad
+    came = [(tunnel.in_gre(MAGLEVS[0], inner), None) for inner in good] + bad
     case.random.shuffle(came)
     case.step("came: " + ", ".join(reason.value if reason else "good" for _, reason in came))
-    gate, device = _gate(student), Device()
-    student.pump_once([Waiting(case, [received for received, _ in came])], device.descriptor, gate)
+    gate, device = tunnel.a_gate(student), tunnel.Device()
+    student.pump_once([tunnel.Waiting(case, [received for received, _ in came])], device.descriptor, gate)
     carried = [received.gre[4:] for received, reason in came if reason is None]
     case.expect(len(found := device.taken()), len(carried), "packets in the device")
     case.expect_that(found == carried, "expected the packets as they came, in their order; got others")
     case.expect(dict(gate.reasons), dict(Counter(reason for _, reason in bad)), "what was kept out, by reason")
     case.step("the device takes nothing any more")
     device.close()
-    student.pump_once([Waiting(case, [_received(MAGLEVS[0], good[0])])], device.descriptor, gate)
+    student.pump_once([tunnel.Waiting(case, [tunnel.in_gre(MAGLEVS[0], good[0])])], device.descriptor, gate)
     case.expect(gate.reasons[Reason.SEND_FAILED], 1, "what the device did not take")
 
 
 @criterion(step=3, hint="select.select(receivers, [], []) says whose packets wait; AT_ONCE of each, then the others")
 def nobody_waits_for_the_other(student: Any, case: Case) -> None:
     """Of a receiver that has no end of packets, AT_ONCE are carried before others have their turn."""
-    flood, other = raw(_packets(case, VIPS[0])[0]), raw(_packets(case, VIPS[2])[0])
-    silent = Waiting(case, [])
-    stream = Waiting(case, [_received(MAGLEVS[0], flood)] * 10 * AT_ONCE)
-    little = Waiting(case, [_received(MAGLEVS[2], other)])
-    gate, device = _gate(student), Device()
+    flood, other = raw(tunnel.packets(case, VIPS[0])[0]), raw(tunnel.packets(case, VIPS[2])[0])
+    silent = tunnel.Waiting(case, [])
+    stream = tunnel.Waiting(case, [tunnel.in_gre(MAGLEVS[0], flood)] * 10 * AT_ONCE)
+    little = tunnel.Waiting(case, [tunnel.in_gre(MAGLEVS[2], other)])
+    gate, device = tunnel.a_gate(student), tunnel.Device()
     case.step(f"one receiver has nothing, one {10 * AT_ONCE} packets, one a single packet")
     student.pump_once([silent, stream, little], device.descriptor, gate)
     carried = device.taken()
@@ -160,11 +152,13 @@ def holds_the_vips(student: Any, case: Case) -> None:
         for vips in ([first], [first, second], [second, third], [second, third], []):
             case.step(f"asked to hold {', '.join(map(str, vips)) or 'nothing'}")
             held.follow(vips)
-            there = [vip for vip in (first, second, third) if _is_local(vip) and (vip != second or second in vips)]
+            there = [
+                vip for vip in filter(on_the_wire.is_local, (first, second, third)) if vip != second or vip in vips
+            ]
             case.expect(list(map(str, there)), list(map(str, vips)), "the VIPs that are this machine's")
         held.follow([first, third])
         case.step(f"holds {first} and {third}, and the endpoint ends")
-    left = [str(vip) for vip in (first, third) if _is_local(vip)]
+    left = [str(vip) for vip in filter(on_the_wire.is_local, (first, third))]
     case.expect(left, [], "what is still held")
 
 
@@ -172,13 +166,13 @@ def holds_the_vips(student: Any, case: Case) -> None:
 def silent_about_them(student: Any, case: Case) -> None:
     """Nobody on the wire is told of a VIP: neither when he asks for it, nor when the endpoint asks for its router."""
     wire = joined(case)
-    before = _settings()
+    before = on_the_wire.arp_settings()
     with contextlib.ExitStack() as undo:
         student.HeldVips(undo).follow([ip_network(VIPS[0])])
-        _expect_silence(case, wire)
-        _expect_modesty(case, wire)
+        on_the_wire.expect_silence(case, wire, VIPS[0])
+        on_the_wire.expect_modesty(case, wire, VIPS[0], CLIENT)
         case.step("the endpoint ends")
-    case.expect(_settings(), before, "net.ipv4.conf.all as it was before")
+    case.expect(on_the_wire.arp_settings(), before, "net.ipv4.conf.all as it was before")
 
 
 @criterion(step=5, hint="the kernel goes by the greater of conf/all/rp_filter and conf/maglev0/rp_filter")
@@ -196,11 +190,11 @@ def answers_go_another_way(student: Any, case: Case) -> None:
         for size in (8, LARGEST_PING_BYTES):
             ping = IP(src=CLIENT, dst=VIPS[0]) / ICMP(id=7, seq=size) / Raw(bytes(size))
             case.step(f"m1 sent a ping of {size} bytes from {CLIENT} to {VIPS[0]}, in GRE")
-            wire.send(raw(_ethernet() / IP(src=MAGLEVS[0], dst=OWN) / GRE(proto=0x0800) / ping))
+            wire.send(raw(on_the_wire.ethernet() / IP(src=MAGLEVS[0], dst=OWN) / GRE(proto=0x0800) / ping))
             case.expect_that(select.select(receivers, [], [], 3.0)[0], "expected GRE at the endpoint, but none came")
             student.pump_once(receivers, device, gate)
             case.step(f"kept out so far: {dict(gate.reasons) or 'nothing'}")
-            answer = wire.seen(lambda frame, size=size: _answer(frame, size))
+            answer = wire.seen(lambda frame, size=size: on_the_wire.answer(frame, size))
             case.expect_that(answer, "expected an answer on the wire, but none came in 3 s")
             case.expect((answer.src, answer.dst), (VIPS[0], CLIENT), "who answers, and whom")
 
@@ -225,15 +219,15 @@ def carries_connections(lab: Any, case: Case) -> None:
 def finds_what_is_wrong(student: Any, case: Case) -> None:
     """Of machines with settings of all kinds, what keeps each from answering is found, and nothing else."""
     for _ in range(40):
-        machine, expected = _random_machine(case)
-        case.step(_told(machine))
+        machine, expected = machines.random_machine(case)
+        case.step(machines.in_words(machine))
         got = student.troubles_of(machine, [ip_address(VIPS[0])], ip_address(OWN))
         case.expect(sorted(map(str, got)), sorted(map(str, expected)), "the troubles")
     for version, overhead in ((4, 24), (6, 44)):
         own = ip_address(OWN if version == 4 else "fd00:2:1::2")
         for mtu in (1500, 1500 + overhead - 1, 1500 + overhead):
             case.step(f"the endpoint's address is {own}, and its link's MTU {mtu}")
-            machine = _machine(Settings(), Settings(0, 1, 2), Settings(), own, mtu)
+            machine = machines.a_machine(Settings(), Settings(0, 1, 2), Settings(), own, mtu)
             got = student.troubles_of(machine, [ip_address(VIPS[0])], own)
             case.expect(Trouble.MTU in got, mtu < 1500 + overhead, "whether the MTU is a trouble")
 
@@ -244,18 +238,18 @@ def finds_what_is_wrong(student: Any, case: Case) -> None:
 )  # fmt: skip
 def finds_three_planted_faults(lab: Any, case: Case) -> None:
     """In a lab three faults are planted on three of four endpoints, whose health checks go on well; they are found."""
-    plan = dict(zip(case.random.sample(lab.endpoints, 3), case.random.sample(list(PLANTS), 3), strict=True))
+    plan = _planned(lab, case)
     for name in lab.endpoints:
-        case.expect(_found_in(lab, name, set()), set(), f"what is wrong with {name}, before anything is")
+        case.expect(machines.found_in(lab, name, set()), set(), f"what is wrong with {name}, before anything is")
     for name, trouble in plan.items():
-        command = PLANTS[trouble].format(link=f"{name}-eth0")
+        command = _command(name, trouble)
         case.step(f"on {name}: {command}")
         done = lab.run(name, command)
         case.expect_that(done.returncode == 0, f"{command}: {done.stderr}")
     for name in lab.endpoints:
         expected = {str(plan[name])} if name in plan else set()
-        case.expect(_found_in(lab, name, expected), expected, f"what is wrong with {name}")
-    case.expect(_healthy(lab), 4, "the number of endpoints that m1 finds healthy, all the same")
+        case.expect(machines.found_in(lab, name, expected), expected, f"what is wrong with {name}")
+    case.expect(machines.healthy(lab), 4, "the number of endpoints that m1 finds healthy, all the same")
 
 
 PLANTS = {  # trouble: what makes it
@@ -268,221 +262,15 @@ PLANTS = {  # trouble: what makes it
 
 def prepare(lab: Any) -> str:
     """Plants three faults for `maglab try`, on three of the four endpoints; says no more than that."""
-    case = Case(int.from_bytes(os.urandom(4), "big"))
-    for name, trouble in zip(case.random.sample(lab.endpoints, 3), case.random.sample(list(PLANTS), 3), strict=True):
-        lab.run(name, PLANTS[trouble].format(link=f"{name}-eth0"))
+    for name, trouble in _planned(lab, Case(int.from_bytes(os.urandom(4), "big"))).items():
+        lab.run(name, _command(name, trouble))
     return "three of the endpoints have a fault now, each another one: find them"
 
 
-# Packets and gates
+def _planned(lab: Any, case: Case) -> dict[str, Trouble]:
+    """Returns three endpoints, and what each shall suffer from."""
+    return dict(zip(case.random.sample(lab.endpoints, 3), case.random.sample(list(PLANTS), 3), strict=True))
 
 
-def _packets(case: Case, destination: str) -> list[Layers]:
-    """Returns packets from a client to an address: TCP, UDP and a ping."""
-    is_v6, port = ":" in destination, case.random.randrange(1024, 65536)
-    header = IPv6(src="fd00:0:1::2", dst=destination) if is_v6 else IP(src=CLIENT, dst=destination)
-    data = Raw(case.random.randbytes(case.random.randrange(1, 60)))
-    return [header / TCP(sport=port, dport=80, flags="A") / data, header / UDP(sport=port, dport=7) / data]
-
-
-def _kind(inner: Layers) -> int:
-    return 0x86DD if isinstance(inner, IPv6) else 0x0800
-
-
-def _received(sender: str, inner: bytes) -> Received:
-    kind = b"\x86\xdd" if inner[0] >> 4 == 6 else b"\x08\0"
-    return Received(pack_address(sender), b"\0\0" + kind + inner)
-
-
-def _gate(student: Any) -> Any:
-    return student.Gate([ip_address(each) for each in MAGLEVS], [ip_network(vip) for vip in VIPS])
-
-
-def _expect_fate(case: Case, gate: Any, sender: str, inner: Layers, expected: Reason | None) -> None:
-    case.step(f"{sender} sent, in GRE, {inner.summary()}")
-    received = _received(sender, raw(inner))
-    if expected is not None:
-        _expect_reason(case, lambda: gate.admit(received), expected)
-        return
-    try:
-        case.expect(gate.admit(received), raw(inner), "the packet that was inside")
-    except Discard as discard:
-        case.wrong(f"expected the packet to be let in, got Discard({discard.reason.name})")
-
-
-def _expect_reason(case: Case, call: Callable[[], object], expected: Reason) -> None:
-    try:
-        got = call()
-    except Discard as discard:
-        case.expect(discard.reason.name, expected.name, "the reason")
-    else:
-        case.wrong(f"expected Discard({expected.name}), got {len(got) if isinstance(got, bytes) else got} bytes")
-
-
-class Waiting:
-    """A receiver with packets that wait: its descriptor is ready as long as there are any."""
-
-    def __init__(self, case: Case, packets: Sequence[Received]) -> None:
-        self._case, self._packets = case, list(packets)
-        self._reading, self._writing = os.pipe()
-        os.set_blocking(self._reading, False)
-        if packets:
-            os.write(self._writing, b"!")
-
-    def fileno(self) -> int:
-        """Returns the descriptor, for `select`."""
-        return self._reading
-
-    def receive(self) -> Received:
-        """Returns the next packet; BlockingIOError if there is none."""
-        if not self._packets:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._reading, 1)
-            raise BlockingIOError
-        return self._packets.pop(0)
-
-
-class Device:
-    """Stands for a TUN device: it keeps packets apart."""
-
-    def __init__(self) -> None:
-        self._out, self._in = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._in.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self._out.setblocking(False)
-        self.descriptor = self._in.fileno()
-
-    def taken(self) -> list[bytes]:
-        """Returns what has been written to it."""
-        return list(self._taken())
-
-    def _taken(self) -> Iterator[bytes]:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                yield self._out.recv(1 << 16)
-
-    def close(self) -> None:
-        """Has it take nothing any more."""
-        self._out.close()
-
-
-# On the wire
-
-
-def _is_local(vip: Any) -> bool:
-    return str(json.loads(ip(f"-json -details route get {vip.network_address}"))[0]["type"]) == "local"
-
-
-def _settings() -> dict[str, str]:
-    names = ("arp_ignore", "arp_announce")
-    return {name: Path("/proc/sys/net/ipv4/conf/all", name).read_text().strip() for name in names}
-
-
-def _ethernet() -> Ether:
-    return Ether(src=LINK_ADDRESSES[ROUTER], dst=LINK_ADDRESSES[ENDPOINT])
-
-
-def _expect_silence(case: Case, wire: Wire) -> None:
-    """Asks for the VIP and then for the endpoint itself: only the second question may be answered."""
-    for target in (VIPS[0], OWN):
-        case.step(f"r1 asks by ARP: who has {target}?")
-        ask = ARP(hwsrc=LINK_ADDRESSES[ROUTER], psrc=ADDRESSES[ROUTER], pdst=target)
-        wire.send(raw(Ether(src=LINK_ADDRESSES[ROUTER], dst="ff:ff:ff:ff:ff:ff") / ask))
-    answered = wire.seen(lambda frame: _arp(frame, 2))
-    case.expect_that(answered, f"expected an answer that {OWN} is here, but none came")
-    case.expect(answered.psrc, OWN, "whom the first answer is about")
-
-
-def _expect_modesty(case: Case, wire: Wire) -> None:
-    """Has the endpoint send as the VIP while it does not know its router: it asks for that in its own name."""
-    ip(f"neigh flush dev {ENDPOINT}")
-    case.step(f"the endpoint sends from {VIPS[0]} to {CLIENT}, and has to ask for its router by ARP")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind((VIPS[0], 0))
-        sender.sendto(b"hello", (CLIENT, 40001))
-    question = wire.seen(lambda frame: _arp(frame, 1))
-    case.expect_that(question, f"expected a question for {ADDRESSES[ROUTER]}, but none came")
-    case.expect(question.psrc, OWN, "who asks")
-
-
-def _arp(frame: bytes, operation: int) -> ARP | None:
-    found = Ether(frame).getlayer(ARP)
-    return found if found is not None and found.op == operation else None
-
-
-def _answer(frame: bytes, sequence: int) -> IP | None:
-    found = Ether(frame).getlayer(IP)
-    is_it = found is not None and found.haslayer(ICMP) and (found[ICMP].type, found[ICMP].seq) == (0, sequence)
-    return found if is_it else None
-
-
-# Machines
-
-
-def _machine(of_all: Settings, of_wire: Settings, of_tunnel: Settings, own: Any, mtu: int, vip: str = "lo") -> Machine:
-    held: dict[str, set[Any]] = {"lo": {ip_address("127.0.0.1")}, "s1-eth0": {own}, "maglev0": set(), "eth9": set()}
-    held.get(vip, set()).add(ip_address(VIPS[0]))
-    mtus = {"lo": 65536, "s1-eth0": mtu, "maglev0": 65511, "eth9": 1500}
-    settings = {"lo": Settings(), "s1-eth0": of_wire, "maglev0": of_tunnel, "eth9": Settings(1, 0, 0)}
-    return Machine({name: Interface(mtus[name], frozenset(held[name]), settings[name]) for name in held}, of_all)
-
-
-def _random_machine(case: Case) -> tuple[Machine, set[Trouble]]:
-    """Returns a machine, and what is wrong with it, by the kernel's own documentation."""
-    choose = case.random.choice
-    of_all, wire, tunnel = (
-        Settings(choose([0, 0, 0, 1, 2]), choose([0, 1, 1, 2]), choose([0, 2, 2])) for _ in range(3)
-    )
-    vip, mtu = choose(["lo", "lo", "s1-eth0", "nowhere"]), choose([1500, 1520, 1524, 1600])
-    found = set()
-    if vip != "lo":
-        found.add(Trouble.NO_VIP)
-    if (wire.arp_ignore == 0 and of_all.arp_ignore == 0) or (wire.arp_announce != 2 and of_all.arp_announce != 2):
-        found.add(Trouble.ARP)
-    if 1 in (filters := (of_all.rp_filter, tunnel.rp_filter)) and 2 not in filters:
-        found.add(Trouble.REVERSE_PATH)
-    if mtu < 1524:
-        found.add(Trouble.MTU)
-    return _machine(of_all, wire, tunnel, ip_address(OWN), mtu, vip), found
-
-
-def _told(machine: Machine) -> str:
-    """Returns a machine in words."""
-
-    def words(settings: Settings) -> str:
-        numbers = (settings.rp_filter, settings.arp_ignore, settings.arp_announce)
-        return "rp_filter {}, arp_ignore {}, arp_announce {}".format(*numbers)
-
-    wire, tunnel = machine.interfaces["s1-eth0"], machine.interfaces["maglev0"]
-    at = [name for name, each in machine.interfaces.items() if ip_address(VIPS[0]) in each.addresses]
-    return (
-        f"all: {words(machine.all)}; s1-eth0: MTU {wire.mtu_bytes}, {words(wire.settings)}; "
-        f"maglev0: {words(tunnel.settings)}; {VIPS[0]} is on {at[0] if at else 'none'}"
-    )
-
-
-def _found_in(lab: Any, name: str, expected: set[str]) -> set[str]:
-    """Returns what an endpoint says is wrong with it: what is expected, or its last word if that does not come."""
-    found: set[str] = set()
-
-    def differs() -> str:
-        found.clear()
-        found.update(_troubles(lab.node(name)))
-        return "" if found == expected else "it says otherwise"
-
-    with contextlib.suppress(NotInTime):
-        wait_until(differs, SETTLED_S, name)
-    return found
-
-
-def _troubles(node: Any) -> list[str]:
-    """Returns what an endpoint says is wrong; LabError with the end of its log if it does not answer."""
-    try:
-        return list(request(node.control, "GET", "/status")["troubles"])
-    except ControlError:
-        log = (node.directory / "endpoint.log").read_text(errors="replace")
-        errors = [line for line in log.splitlines() if "Error" in line]
-        raise LabError(f"{node.name} does not say what it finds: {errors[-1] if errors else log[-200:]}") from None
-
-
-def _healthy(lab: Any) -> int:
-    return len(lab.snapshot().maglevs["m1"].status["pools"]["web"]["healthy"])
+def _command(name: str, trouble: Trouble) -> str:
+    return PLANTS[trouble].format(link=f"{name}-eth0")

@@ -7,7 +7,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from scapy.compat import raw
@@ -17,13 +16,13 @@ from scapy.packet import Packet as Layers
 from scapy.packet import Raw
 
 from lab.classroom import Case, criterion
-from lab.classroom.exercise import load_module
+from lab.classroom.exercise import beside
 from maglev.errors import Reason
 from maglev.flow import Flow, pack_address, selection_hash, unpack_address
 from maglev.forwarding import Decision, Statistics
 from maglev.hashing import lookup_table
 
-measure = load_module(Path(__file__).with_name("measure.py"), "exercise_07_measure")
+measure = beside(__file__, "measure")
 
 REFERENCE = ("maglev.forwarding", "maglev.engine.socket")
 

@@ -120,7 +120,7 @@ def _timed(loop: Loop, frames: Sequence[bytes]) -> float:
 
 def main() -> None:
     """Measures the loops of the files that are named, and the reference's."""
-    from lab.classroom.exercise import load_module
+    from lab.own_files import load_module
     from maglev import forwarding
     from maglev.engine import socket as engine
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 from lab.classroom import Case, criterion
-from lab.classroom.exercise import load_module
+from lab.classroom.exercise import beside
 from lab.nodes import HOLD_TIME_S
 from lab.waiting import wait_until
 from maglev.config import HealthCheck
 from maglev.health import State, Verdict
 
-between = load_module(Path(__file__).with_name("controlled.py"), "exercise_08_controlled")
+between = beside(__file__, "controlled")
 
 REFERENCE = ("maglev.health", "maglev.announcements", "maglev.controller")
 LIVE = {"topology": "rack"}

@@ -242,7 +242,7 @@ def _expect_same(case: Case, mine: list[str], other: list[str], who: str) -> Non
 ELSEWHERE = """
 import sys
 from pathlib import Path
-from lab.classroom.exercise import load_module
+from lab.own_files import load_module
 table = load_module(Path(sys.argv[1]), "solution").lookup_table(sys.argv[2:], 251)
 print(*map(int, table), file=sys.stderr)
 """

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
-import importlib.util
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import WrongUse
+from ..own_files import load_module
 from .criteria import Criterion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,15 +144,10 @@ def _unused(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def load_module(path: Path, name: str) -> ModuleType:
-    """Returns the module in a file, run anew."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
-    return module
+def beside(check: str, name: str) -> ModuleType:
+    """Returns the module with a name that stands beside a check.py, which gives its own `__file__`; it is run anew."""
+    directory = Path(check).parent
+    return load_module(directory / f"{name}.py", f"exercise_{directory.name.partition('_')[0]}_{name}")
 
 
 def exercises() -> list[Exercise]:

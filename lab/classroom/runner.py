@@ -22,8 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from ..own_files import load_module
 from .criteria import Case, Criterion, Skipped, Wrong
-from .exercise import Check, Exercise, load_module
+from .exercise import Check, Exercise
 
 RESULT_FD = "MAGLAB_RESULT_FD"
 MOST_MEMORY_BYTES = 2 << 30

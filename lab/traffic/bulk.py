@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WrongUse
-from .handle import Report, SenderHandle, totals
+from .handle import Report, SenderHandle, tallies, totals
 from .program import Program, ProgramHandle, failed
 
 if TYPE_CHECKING:
@@ -45,12 +44,8 @@ class BulkHandle(SenderHandle[BulkReport]):
     """Transfers of our own under way."""
 
     def _merge(self, documents: Sequence[Mapping[str, Any]]) -> BulkReport:
-        tables: dict[str, Counter[str]] = {"failures": Counter(), "endpoints": Counter()}
-        for document in documents:
-            for name, table in tables.items():
-                table.update(document[name])
-        counts: dict[str, Any] = {**totals(documents, "sent", "received", "damaged"), **tables}
-        return BulkReport(asked=None, **counts)
+        counts = totals(documents, "sent", "received", "damaged")
+        return BulkReport(asked=None, **counts, **tallies(documents, "failures", "endpoints"))
 
 
 class IperfHandle(ProgramHandle[BulkReport]):

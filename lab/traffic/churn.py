@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .handle import Report, SenderHandle, totals
+from .handle import Report, SenderHandle, tallies, totals
 from .times import Times
 
 
@@ -29,10 +28,6 @@ class ChurnHandle(SenderHandle[ChurnReport]):
     """Connections that come and go."""
 
     def _merge(self, documents: Sequence[Mapping[str, Any]]) -> ChurnReport:
-        tables: dict[str, Counter[str]] = {"failures": Counter(), "endpoints": Counter()}
-        for document in documents:
-            for name, table in tables.items():
-                table.update(document[name])
         times_ms = Times.merged(document["times"] for document in documents).quantiles_ms()
-        counts: dict[str, Any] = {**totals(documents, "asked", "sent", "received"), **tables}
-        return ChurnReport(**counts, times_ms=times_ms)
+        counts = totals(documents, "asked", "sent", "received")
+        return ChurnReport(**counts, **tallies(documents, "failures", "endpoints"), times_ms=times_ms)

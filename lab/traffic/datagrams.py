@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .handle import Report, SenderHandle, totals
+from .handle import Report, SenderHandle, tallies, totals
 from .times import Times
 
 COUNTS = (
@@ -43,8 +42,6 @@ class DatagramHandle(SenderHandle[DatagramReport]):
     """Datagrams under way."""
 
     def _merge(self, documents: Sequence[Mapping[str, Any]]) -> DatagramReport:
-        endpoints: Counter[str] = Counter()
-        for document in documents:
-            endpoints.update(document["endpoints"])
         times_ms = Times.merged(document["times"] for document in documents).quantiles_ms()
-        return DatagramReport(**totals(documents, *COUNTS), endpoints=dict(endpoints), times_ms=times_ms)
+        endpoints = dict(tallies(documents, "endpoints")["endpoints"])
+        return DatagramReport(**totals(documents, *COUNTS), endpoints=endpoints, times_ms=times_ms)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .flow_sizes import CLASSES
-from .handle import Report, SenderHandle, totals
+from .handle import Report, SenderHandle, tallies, totals
 from .times import Times
 
 
@@ -46,9 +45,7 @@ class FlowHandle(SenderHandle[FlowReport]):
     """Flows under way."""
 
     def _merge(self, documents: Sequence[Mapping[str, Any]]) -> FlowReport:
-        failures: Counter[str] = Counter()
-        for document in documents:
-            failures.update(document["failures"])
+        failures = tallies(documents, "failures")["failures"]
         times = {name: Times.merged(document["times"][name] for document in documents) for name in CLASSES}
         sums = totals(documents, "asked", "sent", "received", "bytes", "bytes_asked")
         return FlowReport(

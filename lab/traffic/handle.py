@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -158,6 +159,15 @@ def totals(documents: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any
     sums: dict[str, Any] = {name: sum(document[name] for document in documents) for name in names}
     seconds = max((document["seconds"] for document in documents), default=0.0)
     return {**sums, "seconds": seconds, "finished": all(document["finished"] for document in documents)}
+
+
+def tallies(documents: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Counter[str]]:
+    """Returns what all senders have counted by name, such as why connections failed."""
+    counted: dict[str, Counter[str]] = {name: Counter() for name in names}
+    for document in documents:
+        for name, counts in counted.items():
+            counts.update(document[name])
+    return counted
 
 
 def check_number(what: str, number: float, least: float, most: float, whole: bool = False) -> None:

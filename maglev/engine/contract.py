@@ -10,6 +10,7 @@ from typing import Protocol
 
 from .. import conntrack
 from ..conntrack import DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT_S
+from ..documents import Occupied
 from ..forwarding import ICMP_ERRORS_PER_S, ConnectionTable, Forwarder, Statistics
 from ..fragments import DEFAULT_LIMITS, Limits
 from ..trace import REPORTS_PER_S
@@ -46,23 +47,15 @@ class Options:
         )  # fmt: skip
 
 
-class Table(Protocol):
+class Table(Occupied, Protocol):
     """What can be asked of a connection table."""
 
-    capacity: int
-
-    def __len__(self) -> int: ...
-    @property
-    def overflows(self) -> int: ...
-    @property
-    def over_share(self) -> int: ...
     @property
     def hits(self) -> int: ...
     @property
     def misses(self) -> int: ...
     @property
     def expired(self) -> int: ...
-    def by_backend(self, now: float, within_s: float) -> Mapping[bytes, int]: ...
 
 
 class Engine(ABC):

@@ -156,36 +156,12 @@ def redirect_vips(vips: Map, prefixes: Map, sockets: Map, threads: int, by_queue
         op(LDX_H, R4, R7, ETHERTYPE),
         op(JEQ, R4, at="IPv6", number=network(ETHERTYPE_IPV6)),
         op(JNE, R4, at="pass", number=network(ETHERTYPE_IPV4)),
-        *_require(V4.first_bytes, "malformed"),
-        *_require_version(V4),
-        op(MOV, R4, number=0),
-        op(STX_D, FRAME, R4, KEY_AT),
-        op(MOV, R4, number=MAPPED),
-        op(STX_W, FRAME, R4, KEY_AT + 8),
-        op(LDX_W, R4, R7, V4.destination),
-        op(STX_W, FRAME, R4, KEY_AT + 12),
-        op(LDX_B, R9, R7, V4.protocol),
+        *_read_v4(),
         op(JUMP, at="look up"),
         "IPv6",
-        *_require(V6.first_bytes, "malformed"),
-        *_require_version(V6),
-    ]
-    for word in range(V6.words):
-        lines += [op(LDX_W, R4, R7, V6.destination + 4 * word), op(STX_W, FRAME, R4, KEY_AT + 4 * word)]
-    lines += [
-        op(LDX_B, R9, R7, V6.protocol),
+        *_read_v6(),
         "look up",
-        *_look_up(vips, KEY_AT),
-        op(JNE, R0, at="found", number=0),
-        op(MOV, R4, number=8 * ADDRESS_BYTES),
-        op(STX_W, FRAME, R4, KEY_AT - 4),
-        *_look_up(prefixes, KEY_AT - 4),
-        op(JEQ, R0, at="pass", number=0),
-        "found",
-        op(LDX_B, R4, R0, 0),
-        op(JEQ, R4, at="ours", number=ALL),
-        op(JNE, R9, at="pass", number=GRE),
-        "ours",
+        *_pass_unless_ours(vips, prefixes),
         *(_by_queue() if by_queue else _by_flow(threads)),
         "redirect",
         *load_map(R1, sockets.descriptor),
@@ -200,6 +176,46 @@ def redirect_vips(vips: Map, prefixes: Map, sockets: Map, threads: int, by_queue
         op(EXIT),
     ]
     return load(XDP, assemble(lines))
+
+
+def _read_v4() -> list[Line]:
+    """Returns instructions that leave an IPv4 destination, mapped, on the stack and the protocol in R9; they use R4."""
+    return [
+        *_require(V4.first_bytes, "malformed"),
+        *_require_version(V4),
+        op(MOV, R4, number=0),
+        op(STX_D, FRAME, R4, KEY_AT),
+        op(MOV, R4, number=MAPPED),
+        op(STX_W, FRAME, R4, KEY_AT + 8),
+        op(LDX_W, R4, R7, V4.destination),
+        op(STX_W, FRAME, R4, KEY_AT + 12),
+        op(LDX_B, R9, R7, V4.protocol),
+    ]
+
+
+def _read_v6() -> list[Line]:
+    """Returns instructions that leave an IPv6 destination on the stack and the protocol in R9; they use R4."""
+    lines = [*_require(V6.first_bytes, "malformed"), *_require_version(V6)]
+    for word in range(V6.words):
+        lines += [op(LDX_W, R4, R7, V6.destination + 4 * word), op(STX_W, FRAME, R4, KEY_AT + 4 * word)]
+    return [*lines, op(LDX_B, R9, R7, V6.protocol)]
+
+
+def _pass_unless_ours(vips: Map, prefixes: Map) -> list[Line]:
+    """Returns instructions that jump if the key on the stack is no VIP's, or one's that takes GRE alone."""
+    return [
+        *_look_up(vips, KEY_AT),
+        op(JNE, R0, at="found", number=0),
+        op(MOV, R4, number=8 * ADDRESS_BYTES),
+        op(STX_W, FRAME, R4, KEY_AT - 4),
+        *_look_up(prefixes, KEY_AT - 4),
+        op(JEQ, R0, at="pass", number=0),
+        "found",
+        op(LDX_B, R4, R0, 0),
+        op(JEQ, R4, at="ours", number=ALL),
+        op(JNE, R9, at="pass", number=GRE),
+        "ours",
+    ]
 
 
 def _require(size: int, otherwise: str) -> list[Line]:

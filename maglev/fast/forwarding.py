@@ -244,13 +244,23 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
         return verdict
     if _is_tracer(memory, transport, ip + header.total_bytes - transport, protocol):
         return RARE
-    ports = word32(memory, transport)
-    vip = find_vip(tables, place, high, low, protocol, ports & 0xFFFF)
+    vip = find_vip(tables, place, high, low, protocol, word16(memory, transport + 2))
     if vip == ABSENT:
         return NO_VIP_PORT
+    _note(memory, batch, i, tables, connections, header, kind, vip)
+    return FORWARDED
+
+
+@inlined
+def _note(
+    memory: Array, batch: Batch, i: int, tables: Tables, connections: Connections, header: Header, kind: int, vip: int
+) -> None:
+    """Notes in the batch what is to be known of a packet for a VIP, and fetches what its connection will need."""
+    transport, protocol = header.transport, header.protocol
     by_client = tables.vips[vip, BY_CLIENT] != 0
-    numbers = ONE if by_client else np.uint64(ports) << HALF | np.uint64(protocol << 8 | 1)
-    key = (header.source_high, header.source, high, low, numbers)
+    ports = np.uint64(word32(memory, transport))
+    numbers = ONE if by_client else ports << HALF | np.uint64(protocol << 8 | 1)
+    key = (header.source_high, header.source, header.destination_high, header.destination, numbers)
     hashed = hash_of(key, connections.keys)
     prefetch(connections.entries, hashed & np.uint64(connections.entries.shape[0] - 1))
     opens = protocol == TCP and word8(memory, transport + 13) & (SYN | ACK) == SYN
@@ -269,7 +279,6 @@ def _classify(memory: Array, batch: Batch, i: int, tables: Tables, connections: 
     if tables.vips[vip, SERVER_ID_BYTES] != 0:
         size = word16(memory, transport + 4) - UDP_BYTES
         batch.facts[i, NAMED] = named_in(memory, tables, vip, transport + UDP_BYTES, size)
-    return FORWARDED
 
 
 @inlined

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from settling import settle
 from wires import VIP, VIP6
 
 from lab import verify
 
 SOONER_THAN_BGP_S = 2.5  # its hold timer would take 3
-
-
-def settle(lab, conns):
-    """Waits until all has followed from what was done; returns how long convergence took, in seconds."""
-    converged_s = lab.wait_converged()
-    conns.wait_settled()
-    return converged_s
 
 
 def expect_all_paths(lab):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import ssh_servers
+from settling import settle
 
 from lab import Lab, evidence, observe, verify
 from lab.cluster import servers, trial
@@ -76,11 +77,6 @@ def left_on(there, number):
     programs = set(there.on(number, "ps -eo comm=").split()) - {"sshd", "sh", "ps"}
     interfaces = {line.split()[1].rstrip(":").partition("@")[0] for line in there.on(number, "ip -o link").splitlines()}
     return programs, interfaces, there.on(number, "ls /run/maglab").split()
-
-
-def settle(lab, conns):
-    lab.wait_converged()
-    conns.wait_settled()
 
 
 def test_racks_are_on_two_servers_and_their_daemons_where_they_are(pod, there):

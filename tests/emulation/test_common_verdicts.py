@@ -10,6 +10,7 @@ import os
 from collections import Counter
 
 import pytest
+from settling import settle
 
 from lab import verify
 from lab.catalogue import topology_names
@@ -44,11 +45,6 @@ def topology(request):
 
 def holds(verdict):
     assert verdict, verdict
-
-
-def settle(lab, conns):
-    lab.wait_converged()
-    conns.wait_settled()
 
 
 def announcing(lab, vip):

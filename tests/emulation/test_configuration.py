@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, UDP
+from settling import as_configured
 from wires import VIP, Tap, interface_to, put_on_wire, statistics, status
 
 from lab import observe
@@ -40,10 +41,8 @@ SINK = """table ip sink {
 @pytest.fixture
 def served_again(lab) -> Iterator[None]:
     """Lets the lab's own configuration count again after the test."""
-    before = copy.deepcopy(lab.document)
-    yield
-    lab.document = before
-    lab.reload()
+    with as_configured(lab):
+        yield
     lab.wait_converged()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from settling import settle
 from wires import hops
 
 from lab.waiting import wait_until
@@ -13,13 +14,6 @@ CONNECTIONS = 300
 FRESH = 100
 HOLD_TIME_S = 3.0  # whoever notices a crash sooner did not wait for BGP's hold timer
 NOTICE_TIMEOUT_S = 20.0
-
-
-def settle(lab, conns):
-    """Waits until the lab has converged and every connection has spoken since; returns seconds to convergence."""
-    converged_s = lab.wait_converged()
-    conns.wait_settled()
-    return converged_s
 
 
 def names_on(conns, endpoint):

@@ -17,9 +17,9 @@ from solutions import (
     expect_passed,
     expect_told,
     judged,
-    judged_wrong,
     name_of,
     wrong_ones,
+    wrong_ones_judged,
 )
 
 from lab.classroom.exercise import EXERCISES, Exercise
@@ -33,11 +33,6 @@ def judged_in_labs(name):
     """Judges the reference by all criteria that need a lab, and the starter by the first of them, two at a time."""
     criteria = criteria_of(ALL[name], live=True)
     return judged(ALL[name], [(criteria[0], ALL[name].starter), *((each, None) for each in criteria)])
-
-
-@cache
-def wrong_ones_judged(name):
-    return judged_wrong(ALL[name], live=True)
 
 
 @pytest.mark.parametrize("name", LIVE)
@@ -57,4 +52,4 @@ def test_the_template_of_an_exercise_works_in_a_lab(tmp_path):
 
 @pytest.mark.parametrize("path", WRONG, ids=name_of)
 def test_a_wrong_solution_fails_in_a_lab_and_is_told_why(path):
-    expect_told(path, wrong_ones_judged(path.parent.name)[path])
+    expect_told(path, wrong_ones_judged(path.parent.name, live=True)[path])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from breakable import HTTP_PORT, NAME, UDP_PORT
+from settling import as_configured
 from wires import VIP, VIP6, Tap, curl, statistics, status
 
 from lab.nodes import project_python
@@ -54,17 +55,12 @@ def broken(lab):
 @contextlib.contextmanager
 def checked(lab, **method):
     """Has the pool `web` checked in another way, and waits until all its endpoints pass."""
-    before = copy.deepcopy(lab.document)
-    lab.document["pools"]["web"]["health_check"] = PACE | method
-    try:
+    with as_configured(lab):
+        lab.document["pools"]["web"]["health_check"] = PACE | method
         lab.reload()
         wait_known(lab)
         wait_healthy(lab, lab.endpoints)
         yield
-    finally:
-        lab.document.clear()
-        lab.document.update(before)
-        lab.reload()
 
 
 def healthy(lab, maglev, pool="web"):
@@ -242,22 +238,18 @@ def test_it_takes_fall_failures_and_rise_passes_in_a_row(lab, broken):
 @contextlib.contextmanager
 def both_ways(lab):
     """Has the VIP's endpoints checked through the data path in one pool, and at their own addresses in another."""
-    before = copy.deepcopy(lab.document)
-    pools = lab.document["pools"]
-    pools["plain"] = copy.deepcopy(pools["web"])
-    pools["web"]["health_check"] = PACE | {"type": "http", "port": 80, "path": "/healthz", "through": "vip", "fall": 3}
-    pools["plain"]["health_check"] = PACE | {"type": "http", "port": 80, "path": "/healthz", "fall": 3}
-    lab.document["vips"].append({"name": "p", "address": VIP, "protocol": "tcp", "port": PLAIN_PORT, "pool": "plain"})
-    try:
+    check = PACE | {"type": "http", "port": 80, "path": "/healthz", "fall": 3}
+    with as_configured(lab):
+        pools = lab.document["pools"]
+        pools["plain"] = {**copy.deepcopy(pools["web"]), "health_check": check}
+        pools["web"]["health_check"] = check | {"through": "vip"}
+        vip = {"name": "p", "address": VIP, "protocol": "tcp", "port": PLAIN_PORT, "pool": "plain"}
+        lab.document["vips"].append(vip)
         lab.reload()
         wait_known(lab)
         for pool in ("web", "plain"):
             wait_healthy(lab, lab.endpoints, pool)
         yield
-    finally:
-        lab.document.clear()
-        lab.document.update(before)
-        lab.reload()
 
 
 def lose_vip(lab):

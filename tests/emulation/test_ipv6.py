@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import socket
 
@@ -12,6 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import GRE
 from scapy.packet import Raw
+from settling import as_configured
 from wires import VIP, VIP6, Tap, curl, filtered_by_bird, interface_to, link_address, put_on_wire, send_packet, status
 
 from lab import observe
@@ -224,17 +224,14 @@ def is_marked(packet):
 @contextlib.contextmanager
 def served_over(lab, version):
     """Has all VIPs served by the same endpoints at their addresses of a family."""
-    before = lab.document
-    lab.document = copy.deepcopy(before)
-    for endpoint, name in zip(lab.document["pools"]["web"]["endpoints"], lab.endpoints, strict=True):
-        endpoint["address"] = lab.node(name).addresses[version]
     try:
-        lab.reload()
-        lab.wait_converged()
-        yield
+        with as_configured(lab):
+            for endpoint, name in zip(lab.document["pools"]["web"]["endpoints"], lab.endpoints, strict=True):
+                endpoint["address"] = lab.node(name).addresses[version]
+            lab.reload()
+            lab.wait_converged()
+            yield
     finally:
-        lab.document = before
-        lab.reload()
         lab.wait_converged()
 
 
@@ -334,24 +331,22 @@ def test_a_drained_endpoint_of_ipv6_keeps_its_connections_and_gets_no_new_ones(l
 @contextlib.contextmanager
 def with_prefixes(lab, prefixes):
     """Has whole prefixes served beside the VIPs. Endpoints read their configuration when they start."""
-    before = lab.document
-    lab.document = copy.deepcopy(before)
-    for number, prefix in enumerate(prefixes):
-        lab.document["vips"].append(
-            {"name": f"many{number}", "address": prefix, "protocol": "tcp", "port": 80, "pool": "web"}
-        )
+    more = [
+        {"name": f"many{number}", "address": prefix, "protocol": "tcp", "port": 80, "pool": "web"}
+        for number, prefix in enumerate(prefixes)
+    ]
     try:
-        with contextlib.ExitStack() as restarts:
-            for endpoint in lab.endpoints:
-                restarts.enter_context(lab.kill(endpoint))
-            lab.reload()
+        with as_configured(lab):
+            lab.document["vips"] += more
+            with contextlib.ExitStack() as restarts:
+                for endpoint in lab.endpoints:
+                    restarts.enter_context(lab.kill(endpoint))
+                lab.reload()
+                lab.wait_converged()
             lab.wait_converged()
-        lab.wait_converged()
-        wait_until(lambda: not_holding(lab, prefixes), TIMEOUT_S, "endpoints that hold the prefixes")
-        yield
+            wait_until(lambda: not_holding(lab, prefixes), TIMEOUT_S, "endpoints that hold the prefixes")
+            yield
     finally:
-        lab.document = before
-        lab.reload()
         lab.wait_converged()
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from scapy.layers.inet import IP, TCP
+from settling import settle
 from wires import VIP, put_on_wire
 
 from lab import bird, netlink, observe, timeline, verify
@@ -17,11 +18,6 @@ pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=5)
 CONNECTIONS = 300
 HOLD_TIME_S = 3.0
 TIMEOUT_S = 10.0
-
-
-def settle(lab, conns):
-    lab.wait_converged()
-    conns.wait_settled()
 
 
 def endpoint_addresses(lab, *names):

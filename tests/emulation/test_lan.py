@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from settling import expect_even_and_direct, settle
 from wires import VIP, VIP6
 
-from lab import verify
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.topology("lan", maglevs=3, endpoints=4)
@@ -18,11 +18,6 @@ LINK_ADDRESSES = {
     "10.1.1.2": "02:00:0a:01:01:02", "10.1.2.2": "02:00:0a:01:02:02", "10.1.3.2": "02:00:0a:01:03:02",
     "fd00:1:1::2": "02:00:0a:01:01:02", "fd00:1:2::2": "02:00:0a:01:02:02", "fd00:1:3::2": "02:00:0a:01:03:02",
 }  # fmt: skip
-
-
-def settle(lab, conns):
-    lab.wait_converged()
-    conns.wait_settled()
 
 
 def neighbours(lab, node, interface):
@@ -54,12 +49,7 @@ def test_the_router_spreads_over_addresses_whose_ports_it_finds_by_asking(lab):
 
 
 def test_a_maglev_s_switch_carries_no_answer_and_flows_are_spread_evenly(lab):
-    before = lab.snapshot()
-    with lab.connections(CONNECTIONS) as conns:
-        conns.wait_settled()
-        after = lab.snapshot()
-    for verdict in (verify.ecmp_balanced(before, after), verify.direct_server_return(after, before)):
-        assert verdict, verdict
+    expect_even_and_direct(lab, CONNECTIONS)
 
 
 @pytest.mark.parametrize(("fault", "node"), [("kill", "m1"), ("power_off", "m2"), ("drain", "s4")])

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from settling import as_configured
 from wires import inside, status
 
 from lab import observe
@@ -31,10 +32,8 @@ OWN_SHOP, OTHER_SHOP = "192.0.2.67", "192.0.2.131"
 @pytest.fixture(autouse=True)
 def back_as_it_was(lab) -> Iterator[None]:
     """Lets the lab's own configuration count again after a test, and waits until endpoints have let go of the rest."""
-    before = copy.deepcopy(lab.document)
-    yield
-    lab.document = before
-    lab.reload()
+    with as_configured(lab):
+        yield
     lab.wait_converged()
     wait_until(lambda: "; ".join(left for name in lab.endpoints if (left := leaving(lab, name))), TIMEOUT_S, "an end")
 

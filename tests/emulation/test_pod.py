@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive, settle
+from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive
+from settling import settle
 from wires import VIP, VIP6, inside
 
 from lab import observe, verify

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive, settle
+from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive
+from settling import settle
 from wires import VIP
 
 from lab.waiting import wait_until

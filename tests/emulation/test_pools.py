@@ -6,6 +6,7 @@ import copy
 import socket
 
 import pytest
+from settling import as_configured
 from wires import VIP, open_on, status
 
 from lab.waiting import wait_until
@@ -19,16 +20,13 @@ CONNECTIONS = 60
 @pytest.fixture
 def changed(lab):
     """Returns a function that changes the lab's configuration until the test's end."""
-    before = copy.deepcopy(lab.document)
 
     def change(edit):
         edit(lab.document)
         lab.reload()
 
-    yield change
-    lab.document.clear()
-    lab.document.update(before)
-    lab.reload()
+    with as_configured(lab):
+        yield change
     lab.restore()
 
 

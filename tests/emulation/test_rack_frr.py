@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from settling import expect_even_and_direct, settle
 from wires import VIP, VIP6
 
-from lab import verify
 from lab.frr import answer
 
 pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4, router="frr")
@@ -13,12 +13,6 @@ pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4, router="frr")
 CONNECTIONS = 300
 HOLD_TIME_S = 3.0
 DEADLINE_S = 5.0
-
-
-def settle(lab, conns):
-    converged_s = lab.wait_converged()
-    conns.wait_settled()
-    return converged_s
 
 
 def hops(lab):
@@ -34,12 +28,7 @@ def test_it_spreads_both_families_over_all_maglevs(lab):
 
 
 def test_flows_are_spread_evenly_and_answers_are_direct(lab):
-    before = lab.snapshot()
-    with lab.connections(CONNECTIONS) as conns:
-        conns.wait_settled()
-        after = lab.snapshot()
-    for verdict in (verify.ecmp_balanced(before, after), verify.direct_server_return(after, before)):
-        assert verdict, verdict
+    expect_even_and_direct(lab, CONNECTIONS)
 
 
 @pytest.mark.parametrize("fault", ["kill", "power_off", "drain"])

@@ -6,10 +6,10 @@ which the server tells by a cookie: one that knows nothing of it sends them away
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
+from settling import as_configured
 from wires import VIP, status
 
 from lab.waiting import wait_until
@@ -29,7 +29,7 @@ def serve(lab):
 
     They are bound to the VIP: otherwise their datagrams would come from the endpoint's own address.
     """
-    before = copy.deepcopy(lab.document)
+    vips = lab.document["vips"]
     for name in lab.endpoints:
         lab.node(name).start("iperf3", ["iperf3", "--server", "--bind", VIP, "--port", str(PORT), "--forceflush"])
     for name in lab.endpoints:
@@ -38,17 +38,15 @@ def serve(lab):
     def change(affinity):
         more = {"address": VIP, "port": PORT, "pool": "web", "affinity": affinity}
         new = [{"name": f"iperf-{protocol}", "protocol": protocol, **more} for protocol in ("tcp", "udp")]
-        lab.document["vips"] = [*before["vips"], *new]
+        lab.document["vips"] = [*vips, *new]
         lab.reload()
         for maglev in lab.maglevs:
             assert "iperf-udp" in status(lab, maglev)["served_by"]
 
-    yield change
-    for name in lab.endpoints:
-        lab.node(name).stop_daemons(names=["iperf3"])
-    lab.document.clear()
-    lab.document.update(before)
-    lab.reload()
+    with as_configured(lab):
+        yield change
+        for name in lab.endpoints:
+            lab.node(name).stop_daemons(names=["iperf3"])
 
 
 def missing_server(lab, name):

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
+from settling import as_configured
 from wires import VIP, put_on_wire, statistics
 
 from lab.waiting import wait_until
@@ -144,16 +145,13 @@ def test_no_other_address_of_a_maglev_answers(lab):
 @pytest.fixture
 def with_spare(lab):
     """s3 serves the web only when the rest of the rack does not, until the test's end."""
-    before = copy.deepcopy(lab.document)
     some, spare = (copy.deepcopy(lab.document["pools"]["web"]) for _ in range(2))
     some["endpoints"], spare["endpoints"] = some["endpoints"][:2], spare["endpoints"][2:3]
-    lab.document["pools"] |= {"some": some, "spare": spare}
-    lab.document["vips"][0] |= {"pool": "some", "backup_pools": ["spare"]}
-    lab.reload()
-    yield
-    lab.document.clear()
-    lab.document.update(before)
-    lab.reload()
+    with as_configured(lab):
+        lab.document["pools"] |= {"some": some, "spare": spare}
+        lab.document["vips"][0] |= {"pool": "some", "backup_pools": ["spare"]}
+        lab.reload()
+        yield
 
 
 def test_backup_pools_are_counted_as_their_own(lab, with_spare):

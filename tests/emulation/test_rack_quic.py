@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
 import json
 import sys
@@ -13,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from settling import as_configured
 from wires import VIP
 
 from lab.waiting import wait_until
@@ -42,7 +42,7 @@ def certify(directory):
 @pytest.fixture
 def served(lab, tmp_path):
     """QUIC servers on all endpoints; returns a function that has the Maglevs serve them, by connection ID or not."""
-    before = copy.deepcopy(lab.document)
+    vips = lab.document["vips"]
     certificate, key = certify(tmp_path)
     for name in lab.endpoints:
         node = lab.node(name)
@@ -55,17 +55,15 @@ def served(lab, tmp_path):
 
     def serve(**more):
         vip = {"name": "h3", "address": VIP, "protocol": "udp", "port": PORT, "pool": "web", **more}
-        lab.document["vips"] = [*before["vips"], vip]
+        lab.document["vips"] = [*vips, vip]
         lab.reload()
 
-    lab.run("c1", f"ip address add {SECOND_ADDRESS}/24 dev c1-eth0")
-    yield serve
-    lab.run("c1", f"ip address del {SECOND_ADDRESS}/24 dev c1-eth0")
-    for name in lab.endpoints:
-        lab.node(name).stop_daemons(names=["quic"])
-    lab.document.clear()
-    lab.document.update(before)
-    lab.reload()
+    with as_configured(lab):
+        lab.run("c1", f"ip address add {SECOND_ADDRESS}/24 dev c1-eth0")
+        yield serve
+        lab.run("c1", f"ip address del {SECOND_ADDRESS}/24 dev c1-eth0")
+        for name in lab.endpoints:
+            lab.node(name).stop_daemons(names=["quic"])
 
 
 def who_answers(lab, first_port):

@@ -6,6 +6,7 @@ counts are held to four standard deviations of a binomial.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -42,6 +43,18 @@ def ways_after(lab, record):
     return record.wait(FLOWS)
 
 
+@contextlib.contextmanager
+def opened_without_s4(lab):
+    """Opens connections while an endpoint is away; yields them when it is back, and the share of the slots it moved."""
+    with lab.drain("s4"):
+        before = tables(lab)
+        held = lab.connections(FLOWS)
+    with held:
+        lab.wait_converged()
+        held.wait_settled()
+        yield held, sum(old != new for old, new in zip(before, tables(lab), strict=True)) / len(before)
+
+
 both = pytest.mark.parametrize(
     "ecmp",
     [
@@ -73,14 +86,8 @@ def test_a_maglev_that_leaves_and_returns_moves_as_many_flows_as_theory_says(lab
 @both
 def test_of_the_flows_that_move_those_break_whose_slots_have_changed(lab, ecmp):
     """An endpoint joins while they live: the connection table keeps all of them, but goes with its Maglev."""
-    with lab.drain("s4"):
-        before = tables(lab)
-        held = lab.connections(FLOWS)
-    with held:
-        lab.wait_converged()
-        held.wait_settled()
+    with opened_without_s4(lab) as (held, changed):
         assert held.broken == 0, f"the connection table should have kept all of them\n{held.report()}"
-        changed = sum(old != new for old, new in zip(before, tables(lab), strict=True)) / len(before)
         with lab.kill("m1"):
             lab.wait_converged()
             held.wait_settled()
@@ -94,11 +101,5 @@ def test_of_the_flows_that_move_those_break_whose_slots_have_changed(lab, ecmp):
 
 @pytest.mark.topology("resilient", maglevs=4, endpoints=4, connection_table=False)
 def test_without_a_connection_table_they_break_wherever_they_go(lab):
-    with lab.drain("s4"):
-        before = tables(lab)
-        held = lab.connections(FLOWS)
-    with held:
-        lab.wait_converged()
-        held.wait_settled()
-        changed = sum(old != new for old, new in zip(before, tables(lab), strict=True)) / len(before)
+    with opened_without_s4(lab) as (held, changed):
         assert agrees(held.broken, changed, FLOWS), f"expected {changed:.3f} of {FLOWS} to break, {held.broken} did"

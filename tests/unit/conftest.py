@@ -1,4 +1,4 @@
-"""Fixtures of more than one file: forwarders of both kinds, and network namespaces."""
+"""Fixtures of more than one file: forwarders of both kinds, network namespaces, and the command line."""
 
 import forwarders
 import pytest
@@ -26,5 +26,21 @@ def in_namespace(lacking):
     def run(body):
         with new_namespace() as here, new_namespace() as next_door:
             return here.submit(lambda: body(Wires(next_door))).result()
+
+    return run
+
+
+@pytest.fixture
+def maglab(monkeypatch, capsys):
+    """Returns a function that runs `maglab` with arguments: its exit status, what it prints, what it complains."""
+    from lab import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(cli.sys, "argv", ["maglab", *arguments])
+        monkeypatch.setattr(cli.signal, "signal", lambda number, handler: None)
+        with pytest.raises(SystemExit) as leave:
+            cli.main()
+        printed = capsys.readouterr()
+        return leave.value.code or 0, printed.out, printed.err
 
     return run

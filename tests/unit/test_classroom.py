@@ -70,6 +70,14 @@ def test_a_right_one_gets_its_points(judged):
     assert [(each.status, each.points, each.worth) for each in found.values()] == [("passed", 3, 3), ("passed", 2, 2)]
 
 
+def test_a_check_uses_a_module_that_stands_beside_it(exercise, judged):
+    (exercise.directory / "known.py").write_text("NUMBERS = ((7, True), (8, False))\n")
+    loaded = 'from lab.classroom.exercise import beside\nknown = beside(__file__, "known")\n'
+    (exercise.directory / "check.py").write_text(loaded + CHECK.replace("((7, True), (8, False))", "known.NUMBERS"))
+    assert judged(RIGHT)["knows_primes"].status == "passed"
+    assert judged(RIGHT.replace("n == 7", "True"))["knows_primes"].status == "wrong"
+
+
 def test_a_wrong_one_is_told_what_was_done_what_was_expected_and_what_came(judged):
     found = judged(RIGHT.replace("n == 7", "True"))["knows_primes"]
     assert (found.status, found.points) == ("wrong", 0)

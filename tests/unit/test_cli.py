@@ -20,21 +20,6 @@ needs_mininet = pytest.mark.skipif(
 
 
 @pytest.fixture
-def maglab(monkeypatch, capsys):
-    """Returns a function that runs `maglab` with arguments: its exit status, what it prints, what it complains."""
-
-    def run(*arguments):
-        monkeypatch.setattr(cli.sys, "argv", ["maglab", *arguments])
-        monkeypatch.setattr(cli.signal, "signal", lambda number, handler: None)
-        with pytest.raises(SystemExit) as leave:
-            cli.main()
-        printed = capsys.readouterr()
-        return leave.value.code or 0, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
 def command(monkeypatch):
     """Returns a function that puts another `maglab try` in place of all commands."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import re
-from functools import cache
 
 import pytest
 from solutions import (
@@ -20,10 +19,10 @@ from solutions import (
     expect_passed,
     expect_told,
     judged,
-    judged_wrong,
     meant,
     name_of,
     wrong_ones,
+    wrong_ones_judged,
 )
 
 from lab.classroom.exercise import EXERCISES, POINTS
@@ -35,11 +34,6 @@ WITHOUT_LAB = [path for exercise in ALL.values() for path in wrong_ones(exercise
 
 def by_all(exercise, solution):
     return judged(exercise, [(each, solution) for each in criteria_of(exercise, live=False)])
-
-
-@cache
-def wrong_ones_judged(name):
-    return judged_wrong(ALL[name], live=False)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -57,7 +51,7 @@ def test_the_untouched_starter_is_told_the_step_that_is_missing(name):
 
 @pytest.mark.parametrize("path", WITHOUT_LAB, ids=name_of)
 def test_a_wrong_solution_fails_where_it_should_and_is_told_why(path):
-    expect_told(path, wrong_ones_judged(path.parent.name)[path])
+    expect_told(path, wrong_ones_judged(path.parent.name, live=False)[path])
 
 
 @pytest.mark.parametrize("name", ALL)

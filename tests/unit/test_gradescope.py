@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.classroom.exercise import ROOT, find
+from lab.classroom.exercise import EXERCISES, ROOT, find
 from lab.classroom.gradescope.pack import GRADING, main, pack
 from lab.classroom.gradescope.run import found_in, seed_of
 
@@ -207,7 +207,9 @@ def test_packing_names_what_it_judges_and_draws_a_secret(tmp_path, capsys):
         with zipfile.ZipFile(tmp_path / "g.zip") as archive:
             grading = json.loads(archive.read(GRADING))
             modes = {name: archive.getinfo(name).external_attr >> 16 & 0o777 for name in ("setup.sh", "run_autograder")}
-            assert not [name for name in archive.namelist() if "__pycache__" in name or name.startswith("tests")]
+            packed = archive.namelist()
+        assert {str(path.relative_to(ROOT)) for path in EXERCISES.rglob("*.py")} <= set(packed)
+        assert not [name for name in packed if "__pycache__" in name or name.startswith("tests")]
         assert grading["exercises"] == ["04_packets"]
         assert all(mode & 0o111 for mode in modes.values())
         secrets.add(grading["secret"])

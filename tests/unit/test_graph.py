@@ -241,24 +241,14 @@ def test_links_of_a_topology_begin_at_the_clients_and_parallel_ones_are_numbered
 
 
 @pytest.fixture
-def maglab(monkeypatch, capsys):
+def drawn(maglab):
     """Runs `maglab graph` with arguments; returns its exit status, what it prints and what it complains."""
     pytest.importorskip("mininet.topo", reason="topologies are Mininet's: needs Debian's package mininet")
-    from lab import cli
-
-    def run(*arguments):
-        monkeypatch.setattr(cli.sys, "argv", ["maglab", "graph", *arguments])
-        monkeypatch.setattr(cli.signal, "signal", lambda number, handler: None)
-        with pytest.raises(SystemExit) as leave:
-            cli.main()
-        printed = capsys.readouterr()
-        return leave.value.code or 0, printed.out, printed.err
-
-    return run
+    return lambda *arguments: maglab("graph", *arguments)
 
 
-def test_the_command_prints_text_with_the_numbers_that_were_asked_for(maglab):
-    status, printed, _ = maglab("rack", "--maglevs", "4", "--clients", "1")
+def test_the_command_prints_text_with_the_numbers_that_were_asked_for(drawn):
+    status, printed, _ = drawn("rack", "--maglevs", "4", "--clients", "1")
     wires = {("c1", "r1"), *(("r1", f"m{number}") for number in range(1, 5)), *(("r1", f"s{n}") for n in range(1, 6))}
     assert status == 0
     assert read_text(printed) == {frozenset(pair) for pair in wires}
@@ -267,8 +257,8 @@ def test_the_command_prints_text_with_the_numbers_that_were_asked_for(maglab):
 @pytest.mark.parametrize(
     ("name", "begins"), [("x.svg", "<svg "), ("x.mmd", "flowchart"), ("x.dot", "graph {"), ("x", " ")]
 )
-def test_a_files_name_says_the_format(maglab, tmp_path, name, begins):
-    assert maglab("rack", "-o", str(tmp_path / name)) == (0, "", "")
+def test_a_files_name_says_the_format(drawn, tmp_path, name, begins):
+    assert drawn("rack", "-o", str(tmp_path / name)) == (0, "", "")
     assert (tmp_path / name).read_text().startswith(begins)
 
 
@@ -281,8 +271,8 @@ def test_a_files_name_says_the_format(maglab, tmp_path, name, begins):
         (["rack", "-o", "/nowhere/x.svg"], ["--output", "/nowhere/x.svg"]),
     ],
 )
-def test_wrong_use_is_one_sentence(maglab, arguments, names):
-    status, printed, complaint = maglab(*arguments)
+def test_wrong_use_is_one_sentence(drawn, arguments, names):
+    status, printed, complaint = drawn(*arguments)
     assert (status, printed, complaint.count("\n")) == (2, "", 1)
     for name in names:
         assert name in complaint

@@ -46,6 +46,13 @@ def test_what_is_no_script_is_refused_in_a_sentence(tmp_path, text, says):
         load(str(path))
 
 
+def test_a_script_may_have_data_classes(tmp_path):
+    path = tmp_path / "classes.py"
+    lines = ("from __future__ import annotations", "from dataclasses import dataclass", "@dataclass", "class Row:")
+    path.write_text("\n".join((*lines, "    name: str", "def scenario(run, row=Row('a')): pass")))
+    assert load(str(path)).options["row"].name == "a"
+
+
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(WrongUse) as refused:
         load("nothing")
