@@ -87,6 +87,7 @@ def test_a_gap_is_no_fault(judged):
     [
         ("while True: pass", "timed out", "is there a loop that does not end?"),
         ("raise ValueError('no idea')", "crashed", "ValueError at line 2 of solution.py: no idea"),
+        ("import struct; struct.unpack('!H', b'')", "crashed", "struct.error at line 2 of solution.py: "),
         ("import sys; sys.exit(0)", "crashed", "SystemExit(0)"),
         ("import os; os._exit(0)", "crashed", "it ended the program, with status 0"),
         ("import os, signal; os.kill(os.getpid(), 9)", "crashed", "it was ended by SIGKILL"),
