@@ -38,6 +38,7 @@ MAGLEVS = ["10.1.1.2", "10.1.2.2", "fd00:1:1::2"]
 VIPS = ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
 OWN = ADDRESSES[ENDPOINT]
 CLIENT = "10.0.1.2"
+TUN = "/dev/net/tun"
 LARGEST_PING_BYTES = 1500 - 20 - 8  # what a client's link carries of it
 SETTLED_S = 5.0  # for an endpoint to say what it finds
 
@@ -184,6 +185,8 @@ def silent_about_them(student: Any, case: Case) -> None:
 @criterion(step=5, hint="the kernel goes by the greater of conf/all/rp_filter and conf/maglev0/rp_filter")
 def answers_go_another_way(student: Any, case: Case) -> None:
     """On a machine with a strict reverse path filter, pings in GRE are answered: by the VIP, past the Maglev."""
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        case.skip(f"this user may not open {TUN}; root may")
     wire = joined(case)
     for name in ("all", "default", ENDPOINT):
         Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("1")

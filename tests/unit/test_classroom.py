@@ -109,6 +109,11 @@ def test_whatever_it_does_it_is_judged(judged, body, status, says):
     assert found["finds_the_nearest"].status == "passed", "one fault leaves the other criteria alone"
 
 
+def test_it_is_judged_by_one_thread_so_that_without_root_it_may_have_a_namespace(judged):
+    found = judged("import os, numpy\ndef is_prime(n): return n == 7 and len(os.listdir('/proc/self/task')) == 1\n")
+    assert found["knows_primes"].status == "passed", found["knows_primes"].told
+
+
 def test_what_it_prints_is_shown_and_bounded(judged):
     found = judged("def is_prime(n):\n    print('looking at', n)\n    print('x' * 100_000)\n    return True\n")
     assert len(found["knows_primes"].output) <= 4096
