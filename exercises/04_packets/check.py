@@ -77,7 +77,7 @@ def malformed_packets(student: Any, case: Case) -> None:
         (b"\x65" + data[1:], Reason.BAD_IP_VERSION),
         (b"\x44" + data[1:], Reason.BAD_IP_HEADER_LENGTH),
         (data[:2] + b"\x00\x1f" + data[4:], Reason.BAD_IP_TOTAL_LENGTH),
-        (data[:-1], Reason.TRUNCATED),
+        (data[:8] + bytes([data[8] ^ 1]) + data[9:-1], Reason.TRUNCATED),  # with a wrong checksum
     ]:
         _expect_discard(case, student.parse_v4, broken, reason)
     for byte in (1, 5, 8, 11, 13, 19, 22, 30):  # those that only a checksum can judge; the last two are of the options
@@ -182,7 +182,7 @@ def too_big(student: Any, case: Case) -> None:
     _expect_discard(case, tunnel.encapsulate, raw(_packet(case, UDP, size=65535 - 24 - 27)), Reason.TOO_BIG)
 
 
-@criterion(step=5, seconds=30, hint="open the capture that you make yourself in Wireshark: it marks what it dislikes")
+@criterion(step=5, seconds=30, hint="write mine.pcap, and see: tshark -V -o ip.check_checksum:TRUE -r mine.pcap")
 def wireshark_is_content(student: Any, case: Case) -> None:
     """Wireshark (tshark) reads all frames, and has nothing to complain of."""
     if shutil.which("tshark") is None:

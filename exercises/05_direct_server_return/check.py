@@ -31,6 +31,7 @@ LIVE = {"topology": "rack", "endpoints": 4}
 
 MAGLEVS, VIPS, CLIENT = tunnel.MAGLEVS, tunnel.VIPS, tunnel.CLIENT
 OWN = ADDRESSES[ENDPOINT]
+TUN = "/dev/net/tun"
 LARGEST_PING_BYTES = 1500 - 20 - 8  # what a client's link carries of it
 
 
@@ -178,6 +179,8 @@ def silent_about_them(student: Any, case: Case) -> None:
 @criterion(step=5, hint="the kernel goes by the greater of conf/all/rp_filter and conf/maglev0/rp_filter")
 def answers_go_another_way(student: Any, case: Case) -> None:
     """On a machine with a strict reverse path filter, pings in GRE are answered: by the VIP, past the Maglev."""
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        case.skip(f"this user may not open {TUN}; root may")
     wire = joined(case)
     for name in ("all", "default", ENDPOINT):
         Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("1")

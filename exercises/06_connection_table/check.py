@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lab.classroom import Case, criterion
@@ -163,6 +164,9 @@ def others_ask_the_table(student: Any, case: Case) -> None:
     case.step("the lookup table is another from now on")
     choice.service = _service([choice.other_than(choice.by_hash(2))], usable=ENDPOINTS)
     choice.expect(2, False, 3, choice.was[2], "since it went there before: was it remembered?")
+    case.step("the VIP's own idle timeout, service.idle_timeout_s, is 1.5 s from now on")
+    choice.service = replace(choice.service, idle_timeout_s=1.5)
+    choice.expect(2, False, 5, choice.by_hash(2), "since it was idle for longer than its VIP allows")
 
 
 @criterion(step=5, hint="known in service.backends.usable: what else would keep a flow on an endpoint that has died?")

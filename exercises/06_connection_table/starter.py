@@ -70,7 +70,8 @@ class Forwarder(GivenForwarder):
 
         `selects` is true for a TCP SYN, which never asks the table. `service.backends.usable` are the backends that may
         serve (those that are drained too, for the flows they have); `service.backends.select(…)` takes a flow's hash to
-        the backend that the lookup table names, or to None.
+        the backend that the lookup table names, or to None. `service.idle_timeout_s` is what its VIP asks for as
+        `within_s`.
         """
         if service.new_flows_per_s is not None:  # limits on new flows: given
             return super().choose(flow, selects, service, now, continues)

@@ -29,6 +29,7 @@ LAB_STARTUP_S = 60.0
 LARGEST_RESULT_BYTES = 1 << 20
 LARGEST_OUTPUT_BYTES = 4096  # of what a student's code prints, from its end
 TIMED_OUT = "timed out"
+ALONE = {"OPENBLAS_NUM_THREADS": "1"}  # NumPy starts no threads: without root, a process with any gets no namespace
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,10 @@ def _run(
     process = subprocess.Popen(
         [sys.executable, "-m", "lab.classroom.runner", *arguments],
         stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writing], start_new_session=True,
-        env={**os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT), **(other.environment if other else {})},
+        env={
+            **os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT), **(ALONE if criterion.lab is None else {}),
+            **(other.environment if other else {}),
+        },
         **(other.options if other else {}),
     )  # fmt: skip
     os.close(writing)

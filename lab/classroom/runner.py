@@ -100,8 +100,9 @@ def _told(error: BaseException, solution: Path | None) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(solution):
         lines.append(error.lineno)
     where = f" at line {lines[-1]} of {solution.name}" if lines and solution else ""
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}{where}: {text}"
+    kind, text = type(error), " ".join(str(error).split())[:300]
+    name = f"{kind.__module__}.{kind.__name__}" if kind.__name__ == "error" else kind.__name__  # struct.error, for one
+    return f"{name}{where}: {text}"
 
 
 def _judged_in_lab(

@@ -98,6 +98,7 @@ def test_a_gap_is_no_fault(judged):
     [
         ("while True: pass", "timed out", "is there a loop that does not end?"),
         ("raise ValueError('no idea')", "crashed", "ValueError at line 2 of solution.py: no idea"),
+        ("import struct; struct.unpack('!H', b'')", "crashed", "struct.error at line 2 of solution.py: "),
         ("import sys; sys.exit(0)", "crashed", "SystemExit(0)"),
         ("import os; os._exit(0)", "crashed", "it ended the program, with status 0"),
         ("import os, signal; os.kill(os.getpid(), 9)", "crashed", "it was ended by SIGKILL"),
@@ -117,6 +118,11 @@ def test_whatever_it_does_it_is_judged(judged, body, status, says):
     assert found["knows_primes"].status == status, found["knows_primes"]
     assert says in found["knows_primes"].message
     assert found["finds_the_nearest"].status == "passed", "one fault leaves the other criteria alone"
+
+
+def test_it_is_judged_by_one_thread_so_that_without_root_it_may_have_a_namespace(judged):
+    found = judged("import os, numpy\ndef is_prime(n): return n == 7 and len(os.listdir('/proc/self/task')) == 1\n")
+    assert found["knows_primes"].status == "passed", found["knows_primes"].told
 
 
 def test_what_it_prints_is_shown_and_bounded(judged):
