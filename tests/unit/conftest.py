@@ -37,7 +37,7 @@ def maglab(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(cli.sys, "argv", ["maglab", *arguments])
-        monkeypatch.setattr(cli.signal, "signal", lambda number, handler: None)
+        monkeypatch.setattr(cli.interrupts, "leave_on_signals", lambda: None)
         with pytest.raises(SystemExit) as leave:
             cli.main()
         printed = capsys.readouterr()
