@@ -31,6 +31,7 @@ LIVE = {"topology": "sites", "capacity_pps": 300, "ttl_s": 1}
 ZURICH, NEW_YORK, TOKYO = Place(47.38, 8.54), Place(40.71, -74.01), Place(35.68, 139.69)
 SYDNEY, SAO_PAULO, AUCKLAND = Place(-33.87, 151.21), Place(-23.55, -46.63), Place(-36.85, 174.76)
 HONOLULU, QUITO = Place(21.31, -157.86), Place(-0.18, -78.47)
+ROUNDED_UP = Place(-11.93, 34.95), Place(7.97, 38.64)  # haversines of these and their opposites come out above 1
 CITIES = {"zurich": ZURICH, "new-york": NEW_YORK, "tokyo": TOKYO, "sydney": SYDNEY, "sao-paulo": SAO_PAULO,
           "auckland": AUCKLAND, "honolulu": HONOLULU, "quito": QUITO}  # fmt: skip
 LIMITS = Limits(spill_from=0.7, full_at=0.95)
@@ -78,7 +79,7 @@ def many_prefixes_in_time(student: Any, case: Case) -> None:
 def distances(student: Any, case: Case) -> None:
     """Places are as far apart as great circles say, across the poles and the date line as well."""
     pairs = [(ZURICH, NEW_YORK), (TOKYO, HONOLULU), (AUCKLAND, SAO_PAULO), (ZURICH, ZURICH)]
-    pairs += [(place, Place(-place.latitude, place.longitude - 180)) for place in (TOKYO, QUITO, AUCKLAND)]  # opposite
+    pairs += [(place, Place(-place.latitude, place.longitude - 180)) for place in (TOKYO, QUITO, AUCKLAND, *ROUNDED_UP)]
     pairs += [(_anywhere(case), _anywhere(case)) for _ in range(200)]
     for one, other in pairs:
         got, expected = case.call(student.distance_km, one, other), _distance_km(one, other)
