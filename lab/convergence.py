@@ -145,7 +145,8 @@ def _wrong_views(serving: Sequence[Any], reachable: Mapping[str, set[str]], drai
         living = reachable[node.name]
         view = observe.maglev_view(node.control)
         if view is None or (living and not view.status["ready"]):
-            return f"{node.name}'s forwarder is not ready"
+            error = node.last_error("forwarder")
+            return f"{node.name}'s forwarder is not ready" + (f": {error}" if error else "")
         for pool, state in view.status["pools"].items():
             members = {*state["healthy"], *state["unhealthy"]} - moving
             if (

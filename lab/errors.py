@@ -25,3 +25,9 @@ class NotInTime(LabError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP: unlike Ctrl-C, which may be meant for one command, it ends everything."""
+
+
+def errors_in(log: str) -> list[str]:
+    """Returns with what each traceback in a log ends: the error, which is the first line that is not indented."""
+    traces = log.split("Traceback (most recent call last):\n")[1:]
+    return [next((line for line in trace.splitlines() if line and not line.startswith(" ")), "") for trace in traces]

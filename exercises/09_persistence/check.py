@@ -207,12 +207,12 @@ def _expect_shares(
     for (old, new), ((has_moved, p), (was_recorded, q)) in product(slots, product(moves, records)):
         shares[_fate(old, dead, new, was_recorded and not has_moved)] += slots[old, new] * p * q / len(before)
     got = case.call(student.expected, before, after, dead, moved, known)
-    for value, kind in zip(_pair(case, got), ("breaks", "doomed"), strict=True):
+    for value, kind, said in zip(_pair(case, got), ("breaks", "doomed"), ("breaks", "is doomed"), strict=True):
         changed = sum(count for (old, new), count in slots.items() if old != new)
         why = f"{changed} of {len(before)} slots change, {moved:.2f} move, {known:.2f} were recorded"
         case.expect_that(
             abs(value - shares[kind]) < NEAR,
-            f"{why}: expected that the share {shares[kind]:.4f} {kind}, got {value:.4f}",
+            f"{why}: expected that the share {shares[kind]:.4f} {said}, got {value:.4f}",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -146,6 +147,9 @@ def all_agree_on_the_owner(student: Any, case: Case) -> None:
         case.expect(len(named), 1, "how many owners one packet has")
         owners |= named
     case.expect(sorted(owners), ["m1", "m2", "m3"], "the owners of many senders' packets")
+    case.step("a fragment comes to a Maglev that knows of no others, not even of itself: owners_at(…) is None")
+    alone = student.Forwarder(pack_address(MAGLEVS[0]), ConnectionTable(100, 60.0), replace(_map(()), cluster=None))
+    case.expect(alone.goes_on_to(_cut(case, 4000)[1], 0.0), None, "None, for it stays")
 
 
 @criterion(step=4, hint="what another Maglev has sent stays, whoever you believe its owner to be")

@@ -65,7 +65,8 @@ def many_prefixes_in_time(student: Any, case: Case) -> None:
 def distances(student: Any, case: Case) -> None:
     """Places are as far apart as great circles say, across the poles and the date line as well."""
     pairs = [(ZURICH, earth.NEW_YORK), (TOKYO, earth.HONOLULU), (AUCKLAND, earth.SAO_PAULO), (ZURICH, ZURICH)]
-    pairs += [(place, Place(-place.latitude, place.longitude - 180)) for place in (TOKYO, QUITO, AUCKLAND)]  # opposite
+    opposite = (TOKYO, QUITO, AUCKLAND, *earth.ROUNDED_UP)
+    pairs += [(place, Place(-place.latitude, place.longitude - 180)) for place in opposite]
     pairs += [(earth.anywhere(case), earth.anywhere(case)) for _ in range(200)]
     for one, other in pairs:
         got, expected = case.call(student.distance_km, one, other), earth.distance_km(one, other)

@@ -14,6 +14,7 @@ from maglev.name_config import SHIPPED_LOCATIONS
 ZURICH, NEW_YORK, TOKYO = Place(47.38, 8.54), Place(40.71, -74.01), Place(35.68, 139.69)
 SYDNEY, SAO_PAULO, AUCKLAND = Place(-33.87, 151.21), Place(-23.55, -46.63), Place(-36.85, 174.76)
 HONOLULU, QUITO = Place(21.31, -157.86), Place(-0.18, -78.47)
+ROUNDED_UP = Place(-11.93, 34.95), Place(7.97, 38.64)  # haversines of these and their opposites come out above 1
 CITIES = {"zurich": ZURICH, "new-york": NEW_YORK, "tokyo": TOKYO, "sydney": SYDNEY, "sao-paulo": SAO_PAULO,
           "auckland": AUCKLAND, "honolulu": HONOLULU, "quito": QUITO}  # fmt: skip
 

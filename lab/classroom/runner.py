@@ -17,11 +17,12 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from ..errors import errors_in
 from ..own_files import load_module
 from .criteria import Case, Criterion, Skipped, Wrong
 from .exercise import Check, Exercise
@@ -132,7 +133,8 @@ def _judged_in_lab(
     except CannotStart as error:
         return NO_LAB, str(error)
     except NotInTime as error:
-        return WRONG, f"in the lab, {error}"
+        gap = _gap_in([str(error)])
+        return (MISSING, gap) if gap else (WRONG, f"in the lab, {error}")
     except LabError as error:
         gap = _gap_in([str(error)])
         return (MISSING, gap) if gap else (CRASHED, str(error))
@@ -147,17 +149,13 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 def _last_words(directory: Path) -> list[str]:
     """Returns with what errors a lab's daemons broke off, and prints them, for the student to see."""
     said = [
-        f"{log.parent.name}'s {log.stem}: {line}" for log in sorted(directory.glob("*/*.log")) for line in _errors(log)
+        f"{log.parent.name}'s {log.stem}: {line}"
+        for log in sorted(directory.glob("*/*.log"))
+        for line in errors_in(log.read_text(encoding="utf-8", errors="replace"))
     ]
     for line in dict.fromkeys(said):
         print(line)
     return said
-
-
-def _errors(log: Path) -> Iterator[str]:
-    """Yields the last line of each traceback in a log: the error, which is the first that is not indented."""
-    for trace in log.read_text(encoding="utf-8", errors="replace").split("Traceback (most recent call last):\n")[1:]:
-        yield from [line for line in trace.splitlines() if line and not line.startswith(" ")][:1]
 
 
 def _gap_in(texts: list[str]) -> str:

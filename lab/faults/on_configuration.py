@@ -14,6 +14,7 @@ from maglev.engine.control import ControlError, request
 
 from ..errors import LabError, WrongUse
 from ..nodes import LabNode
+from ..waiting import wait_until
 from .effect import Effect
 from .fault import Fault
 from .registry import Registry
@@ -133,6 +134,7 @@ class ConfigurationFaults(Registry):
 
     def _have_reload(self, node: Any) -> None:
         if node in self._answering_maglevs():
+            wait_until(lambda: _silence(node), COMMIT_TIMEOUT_S, f"an answer of {node.name}'s forwarder")
             request(node.control, "POST", "/reload", COMMIT_TIMEOUT_S)
 
     def _write(self, document: dict[str, Any]) -> None:
@@ -157,6 +159,15 @@ class ConfigurationFaults(Registry):
         for pool, endpoint in self._entries_of(node):
             endpoint["weight"] = weights.get(pool, 1)
         self.reload()
+
+
+def _silence(node: Any) -> str:
+    """Returns why a forwarder does not answer: one that was started a moment ago does not yet; "" if it does."""
+    try:
+        request(node.control, "GET", "/readiness", COMMIT_TIMEOUT_S)
+    except ControlError as error:
+        return str(error)
+    return ""
 
 
 def _slowed(check: Mapping[str, Any], factor: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from mininet.node import Node
 
 from .. import interfaces, namespace, tcp_md5
-from ..errors import LabError
+from ..errors import LabError, errors_in
 from ..nursery import Daemon, Nursery
 from ..site import Process, Site
 from ..waiting import wait_until
@@ -216,6 +216,11 @@ class LabNode(Node):  # type: ignore[misc]
     def last_words(self, daemon: str) -> str:
         """Returns the last line that a daemon has said; "" if it said nothing."""
         return (self.directory / f"{daemon}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+
+    def last_error(self, daemon: str) -> str:
+        """Returns the last error for which a daemon has left a traceback; "" if there is none."""
+        found = errors_in((self.directory / f"{daemon}.log").read_text(errors="replace"))
+        return found[-1] if found else ""
 
     def outlive_owner(self) -> None:
         """Has the node live on without its shell, which ends with this process."""

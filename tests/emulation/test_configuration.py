@@ -108,6 +108,15 @@ def test_an_endpoint_that_was_drained_has_its_weight_again(lab):
         lab.reload()
 
 
+def test_a_configuration_reaches_a_maglev_that_was_started_a_moment_ago(lab):
+    """Its control socket is still that of the forwarder that was killed, where nobody answers."""
+    with lab.kill("m1"):
+        lab.wait_converged()
+    with lab.drain("s1"):
+        wait_served(lab, lab.document)
+    lab.wait_converged()
+
+
 @pytest.mark.usefixtures("served_again")
 def test_a_file_in_a_kubernetes_volume_is_followed(lab):
     file, volume = lab.directory / CONFIG, lab.directory / "volume"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import textwrap
 
+import pytest
+
 from lab import Lab
 from lab.classroom.exercise import find
+from lab.errors import NotInTime
 
 STUBBORN = """
     import maglev.forwarding
@@ -22,6 +25,14 @@ STUBBORN = """
             return pack_address("10.2.2.2")
 """
 
+MUTE = """
+    import maglev.fragments
+
+    class FragmentTable(maglev.fragments.FragmentTable):
+        def expired(self, now):
+            raise NotImplementedError("step 3: count them")
+"""
+
 
 def test_one_file_that_stands_for_two_modules_decides_on_every_packet(tmp_path):
     """This one sends all to s2, and records nothing: by hash, 40 connections would hit all of three endpoints."""
@@ -33,3 +44,13 @@ def test_one_file_that_stands_for_two_modules_decides_on_every_packet(tmp_path):
         assert {each.endpoint for each in conns.all()} == {"s2"}, conns.report()
         entries = [each.statistics["connections"]["entries"] for each in lab.snapshot().maglevs.values()]
         assert entries == [0, 0], "the table is the student's as well"
+
+
+def test_a_gap_that_the_forwarder_meets_when_it_is_asked_is_told(tmp_path):
+    """It runs on without an answer: what keeps it from one stands in its log alone."""
+    solution = tmp_path / "solution.py"
+    solution.write_text(textwrap.dedent(MUTE))
+    student = find("10").check().student(solution)
+    gap = "m1's forwarder is not ready: NotImplementedError: step 3: count them"
+    with pytest.raises(NotInTime, match=gap), Lab("rack", maglevs=1, endpoints=1, student=student):
+        pass
