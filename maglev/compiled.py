@@ -26,7 +26,7 @@ signed: Any = np.int64  # how compiled code makes a signed number; to a type che
 def keep_machine_code() -> None:
     """Has Numba keep its machine code in a directory of this version's own, unless the user has named another."""
     if not config.CACHE_DIR:
-        config.CACHE_DIR = str(kept.directory(CHECKED))
+        config.CACHE_DIR = str(kept.for_this_user(CHECKED))
 
 
 keep_machine_code()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import tempfile
 from hashlib import blake2b
 from pathlib import Path
 
@@ -38,6 +39,40 @@ def fingerprint(checked: bool) -> str:
 def directory(checked: bool = False) -> Path:
     """Returns where the machine code of the sources as they are is kept."""
     return KEPT / f"compiled-{fingerprint(checked)}"
+
+
+def for_this_user(checked: bool = False) -> Path:
+    """Returns where this user's processes keep their machine code.
+
+    Numba takes nothing from where it may write nothing. So who may not write where set-up has kept the code gets a copy
+    of it in a cache of the user's own, made once; who cannot have one gets the place itself, and compiles every time.
+    """
+    place = directory(checked)
+    if _may_write(place):
+        return place
+    own = Path("~/.cache/maglev-lab").expanduser() / place.name
+    if not is_whole(own) and is_whole(place):
+        with contextlib.suppress(OSError):
+            _copy(place, own)
+    return own if is_whole(own) else place
+
+
+def _may_write(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return True
+    except OSError:
+        return False
+
+
+def _copy(place: Path, own: Path) -> None:
+    """Copies a directory in one step: others of this user's processes may be about to do the same."""
+    own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=own.parent) as unfinished:
+        copy = Path(unfinished, own.name)
+        shutil.copytree(place, copy)
+        copy.rename(own)
 
 
 def processor() -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from maglev import kept
 
+NOBODY = "nobody"
 ROOT = Path(__file__).parents[2]
 
 
@@ -70,6 +73,36 @@ def test_code_of_other_sources_is_forgotten_and_nothing_else(package):
         directory.mkdir(parents=True)
     kept.forget_others(place)
     assert sorted(path.name for path in kept.KEPT.iterdir()) == sorted([place.name, "other"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may run a process as another user")
+@pytest.mark.parametrize("has_home", [True, False])
+def test_who_may_not_write_there_has_a_copy_and_who_has_no_home_does_without(has_home):
+    """Several processes at once, as a check has them."""
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to others
+        everybodys = Path(directory)
+        everybodys.chmod(0o755)
+        shutil.copytree(ROOT / "maglev", everybodys / "maglev", ignore=shutil.ignore_patterns("__pycache__"))
+        script = "from maglev import kept; place = kept.directory(); place.mkdir(parents=True); kept.mark_whole(place)"
+        told = {"cwd": directory, "env": {"PYTHONDONTWRITEBYTECODE": "1"}, "check": True}
+        python = os.path.realpath(sys.executable)
+        subprocess.run([python, "-c", script], **told)
+        (kept_there,) = (everybodys / "maglev" / "__pycache__").iterdir()
+        (kept_there / "code").write_text("machine code")
+        home = everybodys / "home"
+        home.mkdir()
+        if has_home:
+            shutil.chown(home, NOBODY)
+        told["env"]["HOME"] = str(home)
+        ask = [python, "-c", "from maglev import kept; print(kept.for_this_user())"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "user": NOBODY, "extra_groups": []}
+        del told["check"]
+        asked = [subprocess.Popen(ask, **told, **pipes) for _ in range(4)]
+        answers = {answer.communicate() for answer in asked}
+        expected = home / ".cache" / "maglev-lab" / kept_there.name if has_home else kept_there
+        assert answers == {(f"{expected}\n", "")}
+        assert (expected / "code").read_text() == "machine code"
+        assert list(expected.parent.iterdir()) == [expected]
 
 
 def rehearse(*arguments, **environment):
