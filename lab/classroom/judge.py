@@ -29,6 +29,7 @@ LAB_STARTUP_S = 60.0
 LARGEST_RESULT_BYTES = 1 << 20
 LARGEST_OUTPUT_BYTES = 4096  # of what a student's code prints, from its end
 TIMED_OUT = "timed out"
+NOT_BEGUN = "not begun"
 ALONE = {"OPENBLAS_NUM_THREADS": "1"}  # NumPy starts no threads: without root, a process with any gets no namespace
 
 
@@ -186,8 +187,10 @@ def _run(
     running.add(end)
     try:
         with os.fdopen(reading, "rb") as pipe:
-            result = _read(pipe, b"", LAB_STARTUP_S if criterion.lab is not None else STARTUP_S)
-            if result is not None and result.startswith(b"\n"):  # all is ready; else it could not even begin
+            result = _read(pipe, b"", _startup_s(criterion))
+            if result is None:
+                return b"", NOT_BEGUN
+            if result.startswith(b"\n"):  # all is ready; else it could not even begin
                 result = _read(pipe, result[1:], criterion.seconds)
         if result is None:
             return b"", TIMED_OUT
@@ -195,6 +198,10 @@ def _run(
     finally:
         running.remove(end)
         _end(process, gently=criterion.lab is not None)
+
+
+def _startup_s(criterion: Criterion) -> float:
+    return LAB_STARTUP_S if criterion.lab is not None else STARTUP_S
 
 
 def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:
@@ -242,6 +249,9 @@ def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
 
 def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str], dict[str, Any]]:
     """Returns a judgement's status, message, steps and measurements."""
+    if died == NOT_BEGUN:
+        what, status = ("the lab was", NO_LAB) if criterion.lab is not None else ("the check was", TIMED_OUT)
+        return status, f"{what} not ready after {_startup_s(criterion):g} s: is this machine busy?", [], {}
     if died == TIMED_OUT:
         return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", [], {}
     if died:

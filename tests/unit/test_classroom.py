@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import typer
 
-from lab.classroom import commands
+from lab.classroom import commands, judge
 from lab.classroom.criteria import Case, Wrong, shown
 from lab.classroom.exercise import Exercise
 from lab.classroom.grades import gradescope
@@ -328,3 +328,18 @@ def test_an_error_that_must_come():
     Case(1).expect_error(ValueError, int, "x")
     with pytest.raises(Wrong, match="expected ValueError, got 1"):
         Case(1).expect_error(ValueError, int, "1")
+
+
+@pytest.mark.parametrize(
+    ("lab", "status", "said"),
+    [("", "timed out", "the check was not ready"), (', lab={"topology": "rack"}', NO_LAB, "the lab was not ready")],
+)
+def test_what_takes_too_long_to_begin_is_not_blamed_on_the_students_loops(
+    exercise, judged, monkeypatch, lab, status, said
+):
+    """As on a machine on which forty others are at work."""
+    monkeypatch.setattr(judge, "STARTUP_S", 0.0)
+    monkeypatch.setattr(judge, "LAB_STARTUP_S", 0.0)
+    (exercise.directory / "check.py").write_text(CHECK.replace(", seconds=1)", f", seconds=1{lab})"))
+    for each in judged(RIGHT).values():
+        assert (each.status, each.message) == (status, f"{said} after 0 s: is this machine busy?")
