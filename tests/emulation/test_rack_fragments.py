@@ -18,7 +18,8 @@ from lab.waiting import wait_until
 
 pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
 
-CLIENT, PORT = "10.0.1.2", 7
+CLIENTS, PORT = {"c1": "10.0.1.2", "c2": "10.0.2.2"}, 7
+BY_HAND, BY_KERNEL = CLIENTS  # who sends raw fragments, and whose kernel cuts: it may give a packet any identification
 CLIENTS_MTU_BYTES = 1500
 TIMEOUT_S = 5.0
 HEADERS_BYTES = 28  # IPv4, UDP
@@ -42,12 +43,12 @@ def fragments_of(size):
 
 
 class Sender:
-    """A UDP socket on the client, and raw fragments of what it might have sent."""
+    """A UDP socket on a client, and raw fragments of what it might have sent."""
 
-    def __init__(self, lab):
-        self.lab = lab
-        self.socket = open_on(lab.node("c1"), socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((CLIENT, 0))
+    def __init__(self, lab, client=BY_HAND):
+        self.lab, self.client = lab, client
+        self.socket = open_on(lab.node(client), socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((CLIENTS[client], 0))
         self.socket.settimeout(TIMEOUT_S)
         self.port = self.socket.getsockname()[1]
 
@@ -59,11 +60,13 @@ class Sender:
 
     def pieces(self, payload, identification):
         """The fragments in which a datagram of this socket's flow would come, as Scapy cuts it."""
-        whole = IP(src=CLIENT, dst=VIP, id=identification) / UDP(sport=self.port, dport=PORT) / Raw(payload)
+        whole = (
+            IP(src=CLIENTS[self.client], dst=VIP, id=identification) / UDP(sport=self.port, dport=PORT) / Raw(payload)
+        )
         return [bytes(piece) for piece in IP(bytes(whole)).fragment(fragsize=1480)]
 
     def put(self, pieces):
-        put_on_wire(self.lab, "c1", "r1", pieces)
+        put_on_wire(self.lab, self.client, "r1", pieces)
 
     def answer(self):
         """Who answered, and with what; None if nobody did."""
@@ -80,14 +83,20 @@ def sender(lab):
         yield sender
 
 
+@pytest.fixture
+def datagrams(lab):
+    with Sender(lab, BY_KERNEL) as sender:
+        yield sender
+
+
 @pytest.mark.parametrize("size", [2000, 8000, 60_000])
-def test_a_large_datagram_is_answered_whole(lab, sender, size):
+def test_a_large_datagram_is_answered_whole(lab, datagrams, size):
     """So many datagrams of one flow that ECMP would have shown a wrong choice; every one comes to the same endpoint."""
     before, who = (forwarded(lab), redirected(lab)), set()
     for number in range(20):
         payload = random.Random(number).randbytes(size)
-        sender.socket.sendto(payload, (VIP, PORT))
-        found = sender.answer()
+        datagrams.socket.sendto(payload, (VIP, PORT))
+        found = datagrams.answer()
         assert found is not None, f"datagram {number} of {size} bytes should have been answered"
         assert found[1] == payload, "with what it held"
         who.add(found[0])
@@ -101,7 +110,7 @@ def test_a_large_datagram_is_answered_whole(lab, sender, size):
 def test_fragments_of_different_flows_meet_different_owners_and_endpoints(lab):
     before, endpoints = redirected(lab), set()
     for _ in range(60):
-        with Sender(lab) as sender:
+        with Sender(lab, BY_KERNEL) as sender:
             sender.socket.sendto(bytes(3000), (VIP, PORT))
             found = sender.answer()
             assert found is not None, "each datagram should be answered"
@@ -173,7 +182,7 @@ def test_the_owner_that_dies_is_replaced(lab, sprayed):
         gone = lambda: [m for m in alive if m2 in status(lab, m)["peers"]]  # noqa: E731
         wait_until(lambda: f"{gone()} still think that m2 is alive" if gone() else "", 10.0, "m2 known to be dead")
         for number in range(30):
-            with Sender(lab) as sender:
+            with Sender(lab, BY_KERNEL) as sender:
                 sender.socket.sendto(bytes(5000), (VIP, PORT))
                 assert sender.answer() is not None, f"datagram {number} should be answered while m2 is dead"
     lab.wait_converged()
