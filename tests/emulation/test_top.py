@@ -91,9 +91,9 @@ def test_the_picture_fits_the_terminal_and_every_key_does_what_it_says(top):
 
 def test_counters_are_those_of_the_metrics(lab, top):
     def number(label):
-        """What m1's column says, and the others'."""
+        """What m1's column says, and the others'; -1 where there is nothing yet."""
         line = next((line for line in top.lines if line.startswith(label)), "")
-        return [int(word.replace(",", "")) for word in line.removeprefix(label).split()]
+        return [-1 if word == "-" else int(word.replace(",", "")) for word in line.removeprefix(label).split()]
 
     def generations():
         return [lab.snapshot().maglevs[name].status["generation"] for name in lab.maglevs]
