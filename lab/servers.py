@@ -20,6 +20,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from .traffic.senders.obeying import allow_many_files
@@ -111,7 +112,7 @@ class Server(ThreadingHTTPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a server of its own
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, ONCE_IT_SPEAKS_S)
-        super().server_bind()
+        TCPServer.server_bind(self)  # HTTPServer's asks a DNS, which no node reaches, who it is
 
     def process_request(self, request: Any, client_address: Any) -> None:
         try:

@@ -1,5 +1,8 @@
 """What stands still: processes that are stopped, and packet threads that are held up while their process goes on.
 
+Where the kernel decapsulates for an endpoint, its GRE devices would go on without the daemon that made them: they stop
+and end with it, so that a fault does the same on every kernel.
+
 A process is stopped by SIGSTOP. A single thread cannot be, so a helper traces it (ptrace(2), PTRACE_INTERRUPT), which
 holds it up until the helper ends, however that comes about.
 """
@@ -7,6 +10,7 @@ holds it up until the helper ends, however that comes about.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -14,10 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from maglev.direct_return import TUNNEL
+
 from ..errors import LabError, WrongUse
 from ..nodes import project_python
 
 PACKETS = "packets"  # how a forwarder's packet threads are called
+GRE_KINDS = ("gre", "ip6gre")  # of the kernel's devices (ip-link(8))
 
 
 @contextlib.contextmanager
@@ -48,6 +55,32 @@ def frozen_packet_threads(node: Any) -> Iterator[None]:
     finally:
         helper.kill()
         helper.communicate()
+
+
+def gre_devices(node: Any) -> list[str]:
+    """Returns the kernel's GRE devices that an endpoint's daemon has made; none if it decapsulates itself."""
+    shown = (node.run("ip", "-json", "link", "show", "type", kind).stdout for kind in GRE_KINDS)
+    names = [link["ifname"] for each in shown for link in json.loads(each or "[]") if "ifname" in link]
+    return sorted(name for name in names if name.startswith(TUNNEL))  # the kernel has some of its own
+
+
+def end_gre_devices(node: Any) -> None:
+    """Takes away the GRE devices that an endpoint's daemon has left behind."""
+    for device in gre_devices(node):
+        node.run("ip", "link", "del", device)
+
+
+@contextlib.contextmanager
+def frozen_gre_devices(node: Any) -> Iterator[None]:
+    """Has an endpoint's GRE devices take nothing until the end."""
+    devices = gre_devices(node)
+    try:
+        for device in devices:
+            node.run("ip", "link", "set", device, "down")
+        yield
+    finally:
+        for device in set(devices).intersection(gre_devices(node)):  # others have gone with their daemon
+            node.run("ip", "link", "set", device, "up")
 
 
 def packet_threads(pid: int) -> list[int]:

@@ -25,7 +25,7 @@ class Impairment:
     loss: float = 0.0  # per cent of the frames, as all that follow
     rate_mbit: float = 0.0  # 0: no limit
     reorder: float = 0.0  # sent at once, before those that wait out their delay
-    corrupt: float = 0.0  # get one bit turned, behind the Ethernet header
+    corrupt: float = 0.0  # get one bit turned; by a process always behind the Ethernet header
     duplicate: float = 0.0
 
     def __post_init__(self) -> None:

@@ -109,8 +109,9 @@ class LinkFaults(NodeFaults):
         """Makes a link bad, in both directions or towards one end: what is wrong is said as for `Impairment`.
 
         In each direction separately: with `delay_ms=10` a packet and its answer take 20 ms more. The kernel's netem
-        does it where there is one, a process on the link elsewhere; the fault's `detail` says which. Where a switch
-        takes frames before the kernel sees them, a link to a Maglev can be bad towards the Maglev alone, and is.
+        does it where there is one, a process on the link elsewhere; the fault's `detail` says which. What the process
+        does follows from `seed`; netem's chances are its own. Where a switch takes frames before the kernel sees them,
+        a link to a Maglev can be bad towards the Maglev alone, and is.
         """
         try:
             impairment = Impairment(**wrong)

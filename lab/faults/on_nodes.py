@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from maglev.engine.control import ControlError, request
+from maglev.engine.control import request
 
 from .. import observe
 from ..errors import WrongUse
@@ -16,13 +16,14 @@ from ..waiting import wait_until
 from . import darkness
 from .effect import ALL_LOST, DECAPSULATION_LOST, SERVERS_FROZEN, SERVERS_KILLED, Effect, of_endpoint
 from .fault import Fault
-from .freezing import PACKETS, frozen_daemon, frozen_packet_threads
+from .freezing import PACKETS, end_gre_devices, frozen_daemon, frozen_gre_devices, frozen_packet_threads
 from .on_configuration import ConfigurationFaults
 from .registry import CONVERGE_TIMEOUT_S
 from .repeating import Repeating
 
 DRAIN_QUIET_S = 0.1  # a drained Maglev's share is gone when no router sends to it, and for so long nothing has come
 KILL, POWER_OFF, FREEZE, DRAIN, RESTART, CRASH_LOOP = "kill", "power off", "freeze", "drain", "restart", "crash loop"
+ENDPOINT = "endpoint"  # the daemon that decapsulates
 DOWN = (KILL, POWER_OFF)  # what `revive` undoes, and the drain of a Maglev
 DAEMONS_OF_ROLE = {"maglev": ("forwarder", "exabgp"), "endpoint": ("servers", "endpoint")}
 SERVING = {"maglev": ("forwarder",), "endpoint": ("servers", "endpoint")}  # what a freeze stops, unless it is told
@@ -46,7 +47,7 @@ class NodeFaults(ConfigurationFaults):
             KILL,
             name,
             lambda: self._start_again(node),
-            do=lambda: node.stop_daemons(names=daemons if daemon else ()),
+            do=lambda: _kill(node, daemons),
             effect=self._loss(node, daemons, SERVERS_KILLED),
             daemons=daemons,
         )
@@ -89,6 +90,8 @@ class NodeFaults(ConfigurationFaults):
                 for each in daemons:
                     held = frozen_packet_threads(node) if packets else frozen_daemon(node.daemons[each])
                     stopping.enter_context(held)
+                if ENDPOINT in daemons:
+                    stopping.enter_context(frozen_gre_devices(node))
                 frozen.push(stopping.pop_all())
 
         effect = self._loss(node, daemons, SERVERS_FROZEN)
@@ -215,7 +218,7 @@ class NodeFaults(ConfigurationFaults):
         if node.role in OUTSIDE:
             return Effect(gone=frozenset({node.name}))
         lost = {servers_lost} if "servers" in daemons else set()
-        if "endpoint" in daemons and _decapsulates_itself(node):
+        if ENDPOINT in daemons:
             lost.add(DECAPSULATION_LOST)
         return of_endpoint(self.config, node.name, node.addresses.values(), lost)
 
@@ -236,9 +239,8 @@ class NodeFaults(ConfigurationFaults):
         wait_until(missing, CONVERGE_TIMEOUT_S, f"draining {node.name}")
 
 
-def _decapsulates_itself(node: Any) -> bool:
-    """Says whether packets come out of GRE in the endpoint's daemon: in the kernel's devices they do without it."""
-    try:
-        return bool(request(node.control, "GET", "/status")["decapsulation"] != "kernel")
-    except ControlError:  # it does not run, or is frozen: expect no less of its loss than of its being there
-        return True
+def _kill(node: Any, daemons: tuple[str, ...]) -> None:
+    """Kills daemons with SIGKILL, and an endpoint's decapsulation with the daemon, where the kernel does it too."""
+    node.stop_daemons(names=daemons)
+    if ENDPOINT in daemons:
+        end_gre_devices(node)

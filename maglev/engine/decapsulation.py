@@ -109,6 +109,15 @@ def _make_gre_device(name: str, maglev: Address, undo: contextlib.ExitStack) -> 
     return True
 
 
+def remove_what_was_left() -> None:
+    """Removes the GRE devices of an endpoint that was killed: the kernel keeps them, and allows no others like them."""
+    with IPRoute() as kernel:
+        kinds = {link.get("ifname"): link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") for link in kernel.get_links()}
+    for name, kind in kinds.items():
+        if name.startswith(DEVICE) and kind in GRE_KINDS.values():
+            _remove_device(name)
+
+
 def _remove_device(name: str) -> None:
     with IPRoute() as kernel, contextlib.suppress(NetlinkError, IndexError):
         kernel.link("del", index=kernel.link_lookup(ifname=name)[0])

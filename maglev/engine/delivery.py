@@ -40,6 +40,7 @@ class Delivery(Protocol):
 
 def open_delivery(maglevs: Collection[Address], way: str, undo: contextlib.ExitStack) -> Delivery:
     """Returns the way that is asked for: kernel, tun or auto; PlatformError if this machine has it not."""
+    decapsulation.remove_what_was_left()
     devices = decapsulation.make_gre_devices(maglevs, undo) if way != "tun" else None
     if devices is not None:
         return ByKernel(devices)

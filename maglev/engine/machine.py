@@ -65,7 +65,8 @@ def _cannot_tell(role: str, found: str) -> PlatformError:
 def keep_kernel_from_answering_gre(undo: contextlib.ExitStack) -> None:
     """Has the kernel take GRE without a word until `undo`: it would tell the sender that nobody here speaks it.
 
-    What other Maglevs send us is read by the engine; the socket takes nothing.
+    What other Maglevs send us is read by the engine; the socket takes nothing. A kernel whose module for GRE devices is
+    loaded tells all the same, once a second to each sender (icmp(7), icmp_ratelimit), which no Maglev minds.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -41,7 +41,7 @@ from maglev.engine.decapsulation import (
     open_receivers,
     pump_once,
 )
-from maglev.engine.delivery import ByTun
+from maglev.engine.delivery import ByTun, open_delivery
 from maglev.engine.held_vips import HeldVips, connected_addresses
 from maglev.errors import Discard, Reason
 from maglev.flow import pack_address
@@ -337,6 +337,29 @@ def test_kernel_devices_take_each_family_over_each_from_maglevs_alone(in_namespa
             end.send(bytes(header / packet))
             assert answered(end, answer, 4), "whatever came before has been dealt with"
             assert delivered_by_devices() == before + 1, "a stranger's packet came out of a device"
+        assert "maglev" not in ip("-brief link show"), "devices should go with their endpoint"
+        return True
+
+    if not in_namespace(body):
+        pytest.skip("this kernel has no gre or no ip6gre device")
+
+
+@pytest.mark.parametrize("way", ["kernel", "tun"])
+def test_devices_that_a_killed_endpoint_left_make_way_for_its_successors(in_namespace, way):
+    """The kernel keeps them, and has neither two devices of one name nor two for one Maglev."""
+    maglevs = [ip_address(ROUTER), ip_address(ROUTER6)]
+
+    def body(wires):
+        killed = contextlib.ExitStack()
+        if make_gre_devices(maglevs, killed) is None:
+            return False
+        killed.pop_all()  # SIGKILL: nothing is undone
+        with contextlib.ExitStack() as undo:
+            delivery = open_delivery(maglevs, way, undo)
+            assert delivery.name == way
+            kinds = {"gre", "ip6gre"} if way == "kernel" else {"tun"}
+            found = {kind for kind in ("gre", "ip6gre", "tun") if "maglev" in ip(f"-brief link show type {kind}")}
+            assert found == kinds, f"should have {kinds}, but there are {found}"
         assert "maglev" not in ip("-brief link show"), "devices should go with their endpoint"
         return True
 

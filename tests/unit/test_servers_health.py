@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
+import subprocess
+import sys
 import threading
 from ipaddress import ip_address
 
@@ -82,3 +84,16 @@ def test_a_connection_that_is_kept_open_may_ask_for_health_and_then_for_more(por
 def test_one_who_connects_and_says_nothing_holds_up_nobody(port):
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_S):
         judge_http(CHECK, ask(port, http_request(CHECK, ip_address("127.0.0.1"))))
+
+
+def test_no_server_asks_dns_for_a_name_before_it_listens():
+    """A machine whose own name is in no /etc/hosts would wait for answers that cannot come, seconds for each family."""
+    code = """if True:
+        import os, socket, sys
+        from lab.servers import Server
+        asking = {"socket.gethostbyaddr", "socket.gethostbyname", "socket.getnameinfo"}
+        sys.addaudithook(lambda event, of: event in asking and os._exit(9))
+        for family in (socket.AF_INET, socket.AF_INET6):
+            Server("s1", 0, family).server_close()
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
