@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from wires import VIP
@@ -34,6 +35,17 @@ def traces(lab):
         found[node.name, "daemons"] = sorted(node.daemons)
     names = [process.what for process in lab._running_site.processes()]
     return found | {("lab", "processes"): sorted(set(names)), ("lab", "number"): len(names)}
+
+
+def _routes_to_come(found):
+    """Which addresses of links' own the kernel has no route for yet: it makes these when it finds the time."""
+    return ", ".join(
+        f"{own} of {node}"
+        for (node, what), lines in found.items()
+        if what == "addresses"
+        for own in re.findall(r"(fe80::[0-9a-f:]+)/", "\n".join(lines))
+        if not any(line.startswith(f"local {own} ") for line in found[node, "routes"])
+    )
 
 
 def differences(before, after):
@@ -80,6 +92,7 @@ GROUPS = {
 @pytest.fixture
 def untouched(lab):
     """Compares what there is of the lab after a test with what there was before it."""
+    wait_until(lambda: _routes_to_come(traces(lab)), TIMEOUT_S, "a route for each address of a link's own")
     before = traces(lab)
     yield
     lab.restore()
