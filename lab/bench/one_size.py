@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import interrupts
 from ..errors import LabError, Terminated
 from ..faults.registry import CONVERGE_TIMEOUT_S
 from ..inventory import cpu_s_of, standing
@@ -38,7 +39,7 @@ class Patient(Lab):
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    signal.signal(signal.SIGTERM, _leave)
+    interrupts.leave_on_signals()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     Path("/proc/self/oom_score_adj").write_text(EXPENDABLE)
     try:
@@ -47,10 +48,6 @@ def main() -> None:
         _say({"error": str(error)})
     except Terminated:
         sys.exit(128 + signal.SIGTERM)
-
-
-def _leave(number: int, frame: object) -> None:
-    raise Terminated
 
 
 def _leave_with_parent() -> None:
