@@ -40,6 +40,11 @@ class LinuxRouting:
         """Returns what each Maglev's bucket has counted, by VIP: a kernel's next hops count nothing."""
         return {}
 
+    def watched(self) -> frozenset[str]:
+        """Returns the addresses of the routers that BFD watches, and hears (RFC 5880)."""
+        rows = (line.split() for line in answer(self._directory / CONTROL, "show bfd sessions").splitlines())
+        return frozenset(row[0] for row in rows if row[2:3] == ["Up"])
+
     def sessions(self) -> dict[str, str]:
         """Returns how the sessions with each neighbour are: the same of all its families, or what is amiss with one."""
         return sessions(answer(self._directory / CONTROL, "show protocols"), self._neighbours)

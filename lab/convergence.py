@@ -32,10 +32,11 @@ def missing(nodes: Sequence[Any], expected: Expected) -> str:
     """Returns what is not yet as it should be, "" if all is; LabError for a daemon that ended though nobody killed it.
 
     All is well when every router's kernel spreads every VIP over exactly the Maglevs in service that announce it, or
-    the routers on the way to them (`fabric`), and each of these Maglevs is ready, finds exactly those living endpoints
-    healthy that its packets can come to, and has built the same lookup tables as others that find the same; and name
-    servers hand out exactly the VIPs that they can reach. Nothing is asked of a node that comes and goes. A Maglev
-    that no endpoint answers may announce or not: it does as long as another Maglev answers.
+    the routers on the way to them (`fabric`); BFD watches every session between routers, so that one that is lost from
+    then on is soon missed; each of these Maglevs is ready, finds exactly those living endpoints healthy that its
+    packets can come to, and has built the same lookup tables as others that find the same; and name servers hand
+    out exactly the VIPs that they can reach. Nothing is asked of a node that comes and goes. A Maglev that no endpoint
+    answers may announce or not: it does as long as another Maglev answers.
     """
     effect = expected.effect
     settled = [node for node in nodes if node.name not in effect.unsettled]
@@ -51,6 +52,7 @@ def missing(nodes: Sequence[Any], expected: Expected) -> str:
     routers = _of_role(nodes, "router")
     restless = bool(doubtful) or any(router.name in effect.unsettled for router in routers)
     wrong = _wrong_routes(routers, certain, expected, moving | _addresses(doubtful), restless)
+    wrong = wrong or _unwatched(_of_role(settled, "router"), effect)
     drained = _addresses(node for node in endpoints if node.name in effect.drained)
     wrong = wrong or _wrong_views(serving, reachable, drained, moving)
     return wrong or _wrong_names(_of_role(settled, "nameserver"), expected, _addresses(living))
@@ -124,6 +126,23 @@ def _wrong_routes(
         actual = _without(observe.ecmp(router), moving)
         if actual != wanted[router.name]:
             return f"{router.name} has VIP routes {actual}, expected {wanted[router.name]}"
+    return ""
+
+
+def _unwatched(routers: Sequence[Any], effect: Effect) -> str:
+    """Returns which router's BFD does not yet watch whom it should."""
+    speakers = fabric.speakers(routers, effect.gone, effect.apart)
+    for router in routers:
+        theirs = speakers[router.name].peers if router.name in speakers else frozenset()
+        wanted = {
+            address: other.node.name
+            for _, other in router.peers()
+            if other.node.name in theirs
+            for address in router.addresses_of(other).values()
+        }
+        watched = observe.watched(router) if wanted else frozenset()
+        for address in sorted(wanted.keys() - watched):
+            return f"{router.name}'s BFD does not hear {wanted[address]} at {address}"
     return ""
 
 

@@ -47,6 +47,11 @@ class FrrRouting(LinuxRouting):
             found[name] = next((state for state in states if state != ESTABLISHED), ESTABLISHED)
         return found
 
+    def watched(self) -> frozenset[str]:
+        said = answer(self._directory / "bfdd.vty", "enable", "show bfd peers json")
+        peers = json.loads(said) if said.strip() else []
+        return frozenset(peer["peer"] for peer in peers if peer["status"] == "up")
+
 
 def summary(directory: Path) -> dict[str, dict[str, Any]]:
     """Returns what bgpd says of its sessions, by the neighbour's address; nothing if it does not answer."""

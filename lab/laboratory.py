@@ -345,7 +345,8 @@ class Lab(Faults, Moves, Observation):
         """Waits until routers and Maglevs agree with what was done to the lab; returns seconds since the last change.
 
         Converged means: every router's kernel spreads every VIP over exactly the Maglevs in service that announce it,
-        and all of these are ready, find exactly the living endpoints healthy, and have built the same lookup tables.
+        BFD watches every session between routers, and all these Maglevs are ready, find exactly the living endpoints
+        healthy, and have built the same lookup tables.
         Where flap damping holds down an endpoint that has come and gone too often, that time comes on top.
         """
         try:

@@ -131,5 +131,10 @@ def ecmp(router: Router) -> dict[str, tuple[str, ...]]:
     return router.routing.ecmp()
 
 
+def watched(router: Router) -> frozenset[str]:
+    """Returns the addresses of the routers that a router's BFD watches, and hears."""
+    return router.routing.watched()
+
+
 def _named(counted: Mapping[str, int], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): count for name, count in counted.items() if name.startswith(prefix)}

@@ -41,6 +41,10 @@ class SwitchRouting:
         """Yields the peers of a VIP's family."""
         return (peer for peer in self._peers if (":" in peer["address"]) == (":" in vip))
 
+    def watched(self) -> frozenset[str]:
+        """Returns the addresses of the routers that BFD watches: a switch speaks to no other router."""
+        return frozenset()
+
     def counters(self) -> dict[str, int]:
         """Returns the packet counters of the router's kernel, where packets leave and come."""
         return netlink.counters(self._pid, COUNTERS, netlink.NFPROTO_NETDEV)

@@ -25,6 +25,26 @@ def expect_all_paths(lab):
     assert {state for view in snapshot.routers.values() for state in view.sessions.values()} == {"Established"}
 
 
+def expect_watched(lab, sessions):
+    """Fails unless BFD watches exactly the sessions between routers, from the start and when a router comes back.
+
+    `sessions` says what a router's console says of its BFD sessions: by the neighbour's address, whether it is up.
+    Whoever is lost when the lab has converged is then noticed: nothing is waited for here.
+    """
+    expect_watched_now(lab, sessions)
+    with lab.power_off("spine2"):
+        lab.wait_converged()
+    lab.wait_converged()
+    expect_watched_now(lab, sessions)
+
+
+def expect_watched_now(lab, sessions):
+    for name in ("isp1", "edge1", "spine1", "spine2", "leaf1"):
+        router = lab.node(name)
+        wanted = {address for _, other in router.peers() for address in router.addresses_of(other).values()}
+        assert sessions(router) == dict.fromkeys(wanted, True), name
+
+
 def expect_all_survive(lab, count):
     """Fails if a dead Maglev or a drained endpoint breaks one of `count` connections, or answers pass a Maglev."""
     before = lab.snapshot()

@@ -223,6 +223,7 @@ RISE_3_FALL_4 = [  # what s1 answers, how often its verdict changes (rise 3, fal
 
 def test_it_takes_fall_failures_and_rise_passes_in_a_row(lab, broken):
     with checked(lab, type="http", port=HTTP_PORT, rise=3, fall=4):
+        go_through(lab, broken, [200])  # until all have told of their first verdicts: that makes a new table too
         for statuses, changes, is_healthy in RISE_3_FALL_4:
             before = generations(lab)
             go_through(lab, broken, statuses)

@@ -8,16 +8,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive
+from pods import SOONER_THAN_BGP_S, expect_all_paths, expect_all_survive, expect_watched
 from settling import settle
 from wires import VIP, VIP6, inside
 
 from lab import observe, verify
+from lab.errors import NotInTime
 from lab.fabric import SEED, hash_sysctls
+from lab.waiting import wait_until
 
 pytestmark = pytest.mark.topology("pod")
 
 CONNECTIONS = 300
+BFD_PORT = 3784  # RFC 5881 §4
+BGP_AGAIN_S = 15.0
 FLOWS = 400  # expected at the Maglev that gets fewest: 100
 ONE_BY_ONE = 24  # chance that all have an answer that comes back by its request's edge: 1 in 2 ** 24
 TIERS = (("isp1",), ("edge1", "edge2"), ("spine1", "spine2"), ("leaf1", "leaf2"))  # on a request's way
@@ -32,6 +36,40 @@ def test_a_client_is_served_over_all_tiers(lab, vip):
     served = lab.run("c2", f"curl -sS --max-time 5 'http://{'[' + VIP6 + ']' if vip == 'www6' else VIP}/'")
     assert served.returncode == 0, served.stderr
     assert served.stdout
+
+
+def test_bfd_watches_every_session_between_routers_and_none_with_maglevs(lab):
+    expect_watched(lab, bfd)
+
+
+def test_a_lab_has_not_converged_while_bfd_does_not_hear_a_router(lab):
+    """BGP takes the session up again without BFD (RFC 5882 §3.2): then all routes are right, but no loss is noticed."""
+    spine = lab.node("spine1")
+    (port,) = (own for own, other in spine.peers() if other.node.name == "leaf1")
+    rules = f"chain in {{ type filter hook input priority 0; iifname {port} udp dport {BFD_PORT} drop; }};"
+    spine.run("nft", "-f", "-", text=f"table inet deaf {{ {rules} }}")
+    try:
+        wait_until(lambda: "" if "BFD" in (lacks := lacking(lab)) else lacks, BGP_AGAIN_S, "BGP without BFD")
+        assert "leaf1's BFD does not hear spine1" in lacking(lab)  # one end tells the other
+        assert set(observe.router_view(spine).sessions.values()) == {"Established"}
+    finally:
+        spine.run("nft", "delete", "table", "inet", "deaf")
+    lab.wait_converged()
+
+
+def lacking(lab):
+    """What a lab has still to catch up with, in its own words."""
+    try:
+        lab.wait_converged(0.1)
+    except NotInTime as late:
+        return str(late)
+    return "nothing is lacking"
+
+
+def bfd(router):
+    """Whether a router's BFD sessions are up, by the neighbour's address."""
+    rows = (line.split() for line in router.birdc("show", "bfd", "sessions").splitlines())
+    return {row[0]: row[2] == "Up" for row in rows if len(row) == 6 and row[1].startswith(router.name)}
 
 
 def test_a_dead_maglev_and_a_drained_endpoint_break_no_connection_and_answers_are_direct(lab):
