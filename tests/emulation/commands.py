@@ -64,14 +64,15 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
     raise AssertionError(f"expected a line with {word!r}, the process ended after: {''.join(read)}")
 
 
+def labs_of(pid: int) -> list[str]:
+    """Returns the ids of the labs whose owner has, or had, this process id."""
+    return [site.id for site in sites() if site.owner is not None and site.owner.pid == pid]
+
+
 def lab_of(owner: subprocess.Popen[str]) -> str:
     """Returns the id of the lab that a process owns."""
-
-    def owned() -> list[str]:
-        return [site.id for site in sites() if site.owner is not None and site.owner.pid == owner.pid]
-
-    wait_until(lambda: "" if owned() else f"process {owner.pid} owns no lab", TIMEOUT_S, "a lab")
-    return owned()[0]
+    wait_until(lambda: "" if labs_of(owner.pid) else f"process {owner.pid} owns no lab", TIMEOUT_S, "a lab")
+    return labs_of(owner.pid)[0]
 
 
 class Machine(NamedTuple):

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 from aftermath import end_survivors, reaping, survivors
-from commands import MAGLAB, Machine
+from commands import MAGLAB, Machine, labs_of
 
 from lab.frr import PROGRAMS
 from lab.nodes import PATH, ROOT
 from lab.sdn_router import RYU_PYTHON
-from lab.site import sites
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab makes network namespaces, which only root may do")
@@ -55,7 +54,7 @@ def up(arguments: str, over: str = "", mounted: str = "") -> tuple[int, str]:
             wait_until(lambda: ", ".join(survivors(known)), 5.0, "the end of all that was started")
         finally:
             end_survivors(known)
-    assert [site.id for site in sites() if site.owner and site.owner.pid == process.pid] == []
+    assert labs_of(process.pid) == []
     assert Machine.now() == before
     return process.returncode, complaint
 

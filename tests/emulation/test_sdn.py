@@ -10,13 +10,12 @@ import subprocess
 import sys
 
 import pytest
-from commands import read_until, started
+from commands import labs_of, read_until, started
 from wires import VIP
 
 from lab import observe, verify
 from lab.errors import WrongUse
 from lab.sdn_router import CONTROL, RYU_PYTHON
-from lab.site import sites
 from lab.verify.statistics import SIGNIFICANCE, fit
 from lab.waiting import wait_until
 
@@ -309,11 +308,11 @@ def test_it_runs_under_plain_mininet():
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence_and_nothing_is_left(spoilt, said):
-    before = {site.id for site in sites() if site.id.startswith("sdn-")}
     code = f"import sys, lab.sdn_router as r; {spoilt}; from lab.cli import main; main()"
     command = [sys.executable, "-c", code, "demo", "--topology", "sdn"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2, done.stderr
-    assert said in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-    assert {site.id for site in sites() if site.id.startswith("sdn-")} == before
+    with started(command) as demo:
+        _, complaint = demo.communicate(timeout=60)
+    assert demo.returncode == 2, complaint
+    assert said in " ".join(complaint.split())
+    assert "Traceback" not in complaint
+    assert labs_of(demo.pid) == []
