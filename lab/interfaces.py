@@ -17,8 +17,8 @@ from .errors import LabError
 
 OUTER_MTU_BYTES, INNER_MTU_BYTES = 1500, 1600  # before the routers; behind them, where GRE adds 24 bytes
 SYSCTLS = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
-# An address may be used at once, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down,
-# as in IPv4; none comes from a router. A new link address is told to all neighbours (RFC 4861 §7.2.6).
+# An address may be used soon, instead of a second after it was given (RFC 4862 §5.4), and stays when a link is down, as
+# in IPv4; none comes from a router. A new link address is told to all neighbours (RFC 4861 §7.2.6).
 IPV6_SYSCTLS = {"accept_dad": "0", "keep_addr_on_down": "1", "accept_ra": "0", "ndisc_notify": "1"}
 
 
@@ -53,7 +53,10 @@ def _far_end(interface: Any) -> Any:
 def lines_of(interface: Any) -> Iterator[str]:
     """Yields what `ip` is to do with an interface."""
     mtu, link_address = interface.params.get("mtu", OUTER_MTU_BYTES), interface.params.get("link_address")
-    yield from (f"address add {network} dev {interface}" for network in networks_of(interface))
+    for network in networks_of(interface):
+        # BIRD binds BFD's socket when a link comes up, and tries no second time if the address is still tentative then.
+        at_once = " nodad" if ip_interface(network).version == 6 else ""
+        yield f"address add {network} dev {interface}{at_once}"
     yield f"link set {interface} mtu {mtu} {f'address {link_address} ' if link_address else ''}up"
 
 

@@ -246,7 +246,7 @@ ip6 daddr {self.vip_prefixes[6]} reject with icmpv6 type no-route
                 yield f"chain {hook}_{name} {{\n{lines}\n}}"
 
     @property
-    def routing(self) -> SwitchRouting:  # type: ignore[override]
+    def routing(self) -> SwitchRouting:
         """Returns whom to ask for routes, sessions and counters."""
         return SwitchRouting(self.pid, self.directory)
 

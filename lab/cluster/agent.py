@@ -108,9 +108,9 @@ class Agent:
         return {path.name: path.read_text(errors="replace") for path in directory.glob("*.*") if path.is_file()}
 
     def routing(self, node: str, pid: int, what: str, neighbours: list[str], prefixes: list[str]) -> Any:
-        """Returns what `LinuxRouting` says of a router: its `ecmp`, `counters`, `sessions` or `buckets`."""
-        routing = LinuxRouting(pid, self._site.directory / node, neighbours, prefixes)
-        return getattr(routing, what)()
+        """Returns what `LinuxRouting` says of a router: its `ecmp`, `counters`, `watched`, `sessions` or `buckets`."""
+        answer = getattr(LinuxRouting(pid, self._site.directory / node, neighbours, prefixes), what)()
+        return sorted(answer) if isinstance(answer, frozenset) else answer  # JSON knows no sets
 
     def _keep(self, node: str, name: str, daemon: subprocess.Popen[bytes] | Daemon) -> int:
         self._site.enter(Process.of(daemon.pid, f"{node}: {name}"))

@@ -122,6 +122,10 @@ class AwayRouting:
         """Returns the packet counters of the kernel."""
         return dict(self._answer("counters"))
 
+    def watched(self) -> frozenset[str]:
+        """Returns the addresses of the routers that BFD watches, and hears."""
+        return frozenset(self._answer("watched"))
+
     def sessions(self) -> dict[str, str]:
         """Returns how the sessions with each neighbour are."""
         return dict(self._answer("sessions"))
@@ -130,6 +134,5 @@ class AwayRouting:
         """Returns what each Maglev's bucket has counted, by VIP."""
         return dict(self._answer("buckets"))
 
-    def _answer(self, what: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._away.do("routing", what=what, **self._asked)
-        return answer
+    def _answer(self, what: str) -> Any:
+        return self._away.do("routing", what=what, **self._asked)

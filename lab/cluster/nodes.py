@@ -19,7 +19,7 @@ from typing import Any
 from mininet.examples.cluster import RemoteMixin
 
 from ..errors import CannotStart, WrongUse
-from ..nodes import Endpoint, LabNode, Maglev, Router, Switch
+from ..nodes import Endpoint, LabNode, Maglev, Router, Routing, Switch
 from ..site import ID_VARIABLE
 from .away import Away, AwayDaemon, AwayRouting
 from .servers import OPTIONS, Server
@@ -157,7 +157,7 @@ class RouterOnOther(OnOther):
     """The same for routers."""
 
     @property
-    def routing(self) -> AwayRouting:
+    def routing(self) -> Routing:
         """Returns whom to ask for routes, sessions and counters."""
         ends = (*self.neighbours("maglev"), *self.peers())
         names = [end.node.name for _, end in ends]

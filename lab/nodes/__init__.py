@@ -11,7 +11,7 @@ the project's.
 from .bgp import HOLD_TIME_S, MAGLEV_AS, ROUTER_AS
 from .configured import CONFIG, CONTROL, ConfiguredNode, Endpoint, Maglev, write_config
 from .node import PATH, ROOT, Client, LabNode, nursery_of, project_python
-from .router import BFD_INTERVAL_MS, BFD_MULTIPLIER, MOST_PATHS, NFT_FAMILIES, ROUTER_SYSCTLS, Router
+from .router import BFD_INTERVAL_MS, BFD_MULTIPLIER, MOST_PATHS, NFT_FAMILIES, ROUTER_SYSCTLS, Router, Routing
 from .switch import Switch
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "LabNode",
     "Maglev",
     "Router",
+    "Routing",
     "Switch",
     "nursery_of",
     "project_python",

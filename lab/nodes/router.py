@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Protocol
 
 from .. import bird, tcp_md5
 from ..bird import COUNTERS, VIP_PREFIXES, session_name
@@ -29,6 +29,25 @@ ROUTER_SYSCTLS = {
     "net.ipv6.fib_multipath_hash_fields": ECMP_FIELDS,
 }
 NFT_FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names of IP versions
+
+
+class Routing(Protocol):
+    """What a router says of its routing, whatever it runs and wherever it is."""
+
+    def ecmp(self) -> dict[str, tuple[str, ...]]:
+        """Returns the next hops of every VIP of both families in its forwarding table, in the order of addresses."""
+
+    def counters(self) -> dict[str, int]:
+        """Returns its packet counters (`Router._count_vip_packets`)."""
+
+    def buckets(self) -> dict[str, dict[str, int]]:
+        """Returns what each Maglev's bucket has counted, by VIP; nothing where next hops count nothing."""
+
+    def watched(self) -> frozenset[str]:
+        """Returns the addresses of the routers that BFD watches, and hears (RFC 5880)."""
+
+    def sessions(self) -> dict[str, str]:
+        """Returns how the sessions with each neighbour are: the same of all its families, or what is amiss with one."""
 
 
 class Router(LabNode):
@@ -197,7 +216,7 @@ template bgp router{version} {{
         return self.run("birdc", "-s", self._file("bird.ctl"), *command).stdout
 
     @property
-    def routing(self) -> bird.LinuxRouting:
+    def routing(self) -> Routing:
         """Returns whom to ask for routes, sessions and counters."""
         ends = (*self.neighbours("maglev"), *self.peers())
         return self.asked(self.pid, self.directory, [end.node.name for _, end in ends], self.vip_prefixes.values())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import socket
+import struct
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -12,9 +14,22 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6Ext
 from scapy.layers.l2 import GRE
 from scapy.packet import Raw
 from settling import as_configured
-from wires import VIP, VIP6, Tap, curl, filtered_by_bird, interface_to, link_address, put_on_wire, send_packet, status
+from wires import (
+    VIP,
+    VIP6,
+    Tap,
+    curl,
+    filtered_by_bird,
+    inside,
+    interface_to,
+    link_address,
+    put_on_wire,
+    send_packet,
+    status,
+)
 
 from lab import observe
+from lab.interfaces import addresses_of
 from lab.nodes import CONFIG, write_config
 from lab.waiting import wait_until
 from maglev.engine.control import ControlError, request
@@ -25,6 +40,8 @@ CONNECTIONS = 300
 FEW = 60
 FLOWS, SAME_FLOW = 300, 40
 TIMEOUT_S = 20.0
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # netdevice(7)
+TIMES_UP = 50
 CLIENT, CLIENT6 = "10.0.1.2", "fd00:0:1::2"
 OUTSIDE6 = "2001:db8:bad::1"
 OUTSIDE6_AS_BGP_SAYS_IT = bytes([128]) + socket.inet_pton(socket.AF_INET6, OUTSIDE6)  # RFC 4760 §5
@@ -55,6 +72,22 @@ def test_routes_to_the_ipv6_vip_come_and_go_with_each_maglev(lab):
         lab.wait_converged()
     lab.wait_converged()
     assert routes_of(router) == addresses6(lab, lab.maglevs), "when all are back"
+
+
+def test_an_address_may_be_used_the_moment_its_link_comes_up(lab):
+    """As in IPv4. A daemon that binds to it then, and tries once, would otherwise have no socket for ever."""
+    router = lab.node("r1")
+    (port,) = (str(own) for own, other in router.neighbours("client") if other.node.name == "c2")
+    address = addresses_of(router.nameToIntf[port])[6]
+    with inside(router), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asked:
+        for _ in range(TIMES_UP):
+            for flags in (0, IFF_UP):
+                fcntl.ioctl(asked, SIOCSIFFLAGS, struct.pack("16sh14x", port.encode(), flags))
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as bound:
+                bound.bind((address, 0))
+    lab.wait_converged()
+    served = lab.run("c2", f"curl -sS --max-time 5 'http://[{VIP6}]/'")
+    assert served.returncode == 0, served.stderr
 
 
 def test_a_maglev_that_is_drained_withdraws_the_ipv6_vip_and_keeps_its_sessions_until_it_stops(lab):
