@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from lab.classroom import Case, criterion
-from lab.classroom.exercise import ROOT
+from lab.classroom import Case, criterion, elsewhere
 from lab.classroom.wire import ENDPOINT as INTERFACE
 from lab.classroom.wire import joined
 from maglev.flow import TCP, UDP, Flow, pack_address
@@ -69,9 +65,9 @@ def points_are_the_same_everywhere(student: Any, case: Case) -> None:
     """A flow has the same point in every process: a router that starts again must not move what it does not have to."""
     flow, seed = _flow(case.random.randrange(1024, 60000)), case.random.randrange(1 << 64)
     here = student.point(flow, 4, seed)
-    for number in (1, 2):
+    for _ in range(2):
         case.step(f"asked another Python process for the point of {flow}, seed {seed}")
-        there = _elsewhere(student, flow, seed, number)
+        (there,) = map(str, elsewhere.numbers(case, student, "point", flow, 4, seed))
         case.expect(there, str(Fraction(here)), "the same point")
 
 
@@ -205,34 +201,6 @@ def _expect_even(case: Case, table: list[str], hops: Sequence[str]) -> None:
 
 def _shares(table: Sequence[str]) -> str:
     return ", ".join(f"{number} {hop}" for hop, number in sorted(Counter(table).items()))
-
-
-ELSEWHERE = """
-import importlib, importlib.util, json, sys
-name, file, flow, seed = json.loads(sys.argv[1])
-if file:
-    spec = importlib.util.spec_from_file_location("solution", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-else:
-    module = importlib.import_module(name)
-from fractions import Fraction
-from maglev.flow import Flow
-source, destination, *numbers = flow
-print(Fraction(module.point(Flow(bytes.fromhex(source), bytes.fromhex(destination), *numbers), 4, seed)))
-"""
-
-
-def _elsewhere(student: Any, flow: Flow, seed: int, number: int) -> str:
-    """Returns a flow's point as another process finds it."""
-    file = student.__file__ if student.__name__ == "solution" else ""
-    words = [flow.source.hex(), flow.destination.hex(), *flow[2:]]
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, json.dumps([student.__name__, file, words, seed])],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(number)},
-    )  # fmt: skip
-    return done.stdout.strip() or done.stderr.strip().rpartition("\n")[2]
 
 
 class Kernel:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.classroom import Case, criterion
+from lab.classroom import Case, criterion, elsewhere
 from maglev.baselines import TABLES
 
 REFERENCE = ("maglev.hashing", "maglev.comparison")
@@ -67,13 +67,20 @@ def large_table_in_time(student: Any, case: Case) -> None:
 @criterion(step=3, hint="sort the names before you let them take turns, and remember which place each had")
 def order_does_not_matter(student: Any, case: Case) -> None:
     """Maglevs that list the same names in another order give every slot to the same name."""
-    names = [f"10.2.{number}.2" for number in range(1, 8)]
-    shuffled = case.random.sample(names, len(names))
+    names, shuffled = _names_twice(case)
     tables = [_numbers(case, case.call(student.lookup_table, listed, 251)) for listed in (names, shuffled)]
-    for slot, (one, other) in enumerate(zip(*tables, strict=True)):
-        if names[one] != shuffled[other]:
-            case.wrong(f"one Maglev gives slot {slot} to {names[one]}, the other to {shuffled[other]}")
+    _expect_alike(case, names, tables[0], shuffled, tables[1])
     case.expect(sorted(set(tables[0])), list(range(7)), "the backends that have slots")
+
+
+@criterion(step=3, hint="take offset_and_skip as it is given: Python's hash() is another in every process", seconds=20)
+def others_agree(student: Any, case: Case) -> None:
+    """A Maglev that has just started gives every slot to the same name."""
+    names, shuffled = _names_twice(case)
+    mine = _numbers(case, case.call(student.lookup_table, names, 251))
+    case.step("another Maglev started, as a process of its own, and made its table")
+    theirs = _numbers(case, elsewhere.numbers(case, student, "lookup_table", shuffled, 251))
+    _expect_alike(case, names, mine, shuffled, theirs)
 
 
 @criterion(step=3, hint="what should a packet find in its slot when all endpoints are ill?")
@@ -187,6 +194,20 @@ def _expect_disruption(case: Case, student: Any, before: Any, after: Any, gone: 
 def _expect_near(case: Case, got: Any, expected: float, why: str) -> None:
     case.expect_that(isinstance(got, int | float), f"{why}: expected {expected:.4f}, got {got!r}, which is no number")
     case.expect_that(abs(got - expected) < 1e-9, f"{why}: expected {expected:.4f}, got {got:.4f}")
+
+
+def _names_twice(case: Case) -> tuple[list[str], list[str]]:
+    """Returns seven backends' names, and the same in another order."""
+    names = [f"10.2.{number}.2" for number in range(1, 8)]
+    return names, case.random.sample(names, len(names))
+
+
+def _expect_alike(
+    case: Case, names: Sequence[str], table: Sequence[int], shuffled: Sequence[str], other_table: Sequence[int]
+) -> None:
+    for slot, (one, other) in enumerate(zip(table, other_table, strict=True)):
+        if names[one] != shuffled[other]:
+            case.wrong(f"one Maglev gives slot {slot} to {names[one]}, the other to {shuffled[other]}")
 
 
 def _wishes(case: Case, size: int) -> tuple[int, int, int]:

@@ -5,20 +5,14 @@ Of all measures less is better; each is taken of Maglev hashing too, with the sa
 
 from __future__ import annotations
 
-import inspect
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
 
 import numpy as np
 
-from lab.classroom import Case, criterion
-from lab.classroom.exercise import ROOT
+from lab.classroom import Case, criterion, elsewhere
 from maglev.comparison import disruption, over_provisioning, table_without
 from maglev.contender import NONCE_BYTES, Axis
 from maglev.hashing import lookup_table as maglev_table
@@ -61,8 +55,8 @@ def all_maglevs_agree(student: Any, case: Case) -> None:
     mine = _holders(names, _table(case, student, names, 251))
     _expect_same(case, mine, _holders(shuffled, _table(case, student, shuffled, 251)), "a Maglev with another order")
     case.step("another Maglev started, as a process of its own, and made its table, in another order")
-    elsewhere = _holders(shuffled, _elsewhere(case, student, shuffled))
-    _expect_same(case, mine, elsewhere, "the Maglev that has just started")
+    there = _holders(shuffled, list(map(int, elsewhere.numbers(case, student, "lookup_table", shuffled, 251))))
+    _expect_same(case, mine, there, "the Maglev that has just started")
 
 
 @criterion(step=1, hint="what does your function remember from the last time? A Maglev may have been away", seconds=30)
@@ -237,23 +231,3 @@ def _expect_same(case: Case, mine: list[str], other: list[str], who: str) -> Non
     for slot, (one, two) in enumerate(zip(mine, other, strict=True)):
         if one != two:
             case.wrong(f"this Maglev gives slot {slot} to {one}, {who} to {two}")
-
-
-ELSEWHERE = """
-import sys
-from pathlib import Path
-from lab.own_files import load_module
-table = load_module(Path(sys.argv[1]), "solution").lookup_table(sys.argv[2:], 251)
-print(*map(int, table), file=sys.stderr)
-"""
-
-
-def _elsewhere(case: Case, student: Any, names: list[str]) -> list[int]:
-    """Returns the table that another process makes, in which Python's own `hash` is another."""
-    file = Path(inspect.getfile(student.lookup_table))
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(file), *names], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONHASHSEED": str(case.random.randrange(1, 2**32)), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    case.expect_that(done.returncode == 0, f"expected a table there, got {done.stderr.strip().rpartition(chr(10))[2]}")
-    return [int(number) for number in done.stderr.strip().rpartition("\n")[2].split()]

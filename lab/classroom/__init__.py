@@ -12,6 +12,7 @@ An exercise is a directory under `exercises/`: README, starter, check, write-up 
         case.expect(sorted(row), list(range(7)), "its slots, in order")
 """
 
+from . import elsewhere
 from .criteria import Case, Criterion, Wrong, criterion
 
-__all__ = ["Case", "Criterion", "Wrong", "criterion"]
+__all__ = ["Case", "Criterion", "Wrong", "criterion", "elsewhere"]

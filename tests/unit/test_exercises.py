@@ -73,6 +73,12 @@ def test_every_criterion_has_points_and_a_hint(name):
     assert all(each.hint and each.sentence.endswith(".") for each in exercise.check().criteria.values())
 
 
+def test_the_table_of_points_has_each_criterion_once_in_the_order_of_exercises():
+    rows = [line.rpartition(",")[0] for line in (EXERCISES / POINTS).read_text().splitlines()[1:]]
+    assert len(rows) == len(set(rows)), f"twice: {sorted(row for row in set(rows) if rows.count(row) > 1)}"
+    assert [row[:2] for row in rows] == sorted(row[:2] for row in rows)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_all_that_belongs_to_an_exercise_is_there(name):
     directory = ALL[name].directory
