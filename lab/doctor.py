@@ -14,6 +14,7 @@ from typing import NamedTuple
 from . import tcp_md5
 from .faults.impaired import NETEM_TRIAL
 from .finding import Finding
+from .namespace import READ_ONLY
 from .nodes import project_python
 from .sdn_router import RYU_PYTHON
 
@@ -67,23 +68,26 @@ class Feature(NamedTuple):
 
 PAIR = "ip link add probe0 type veth peer name probe1"
 NFT = "nft add table inet probe && nft add chain inet probe c '{ type filter hook output priority 0; }'"
+NO_TUN = "endpoints need kernel GRE; a container needs --device /dev/net/tun"
 TUN = "ip tuntap add dev probe mode tun"
 GRE = (
     "ip link add probe type gre remote 127.0.0.2 && ip link add probe6 type ip6gre remote ::2"  # both, or neither helps
 )
 IPV6 = "ip link set lo up && ip -6 address add 2001:db8::1/128 dev lo"
 ECMP = "sysctl -qw net.ipv4.fib_multipath_hash_policy=3 net.ipv6.fib_multipath_hash_policy=3"
+PARAMETERS = "test -w /proc/sys/net/ipv4/ip_forward"
 KERNEL_DATAPATH_TRIAL = "test -d /sys/module/openvswitch || modprobe -q -n openvswitch"
 DECAPSULATION = {"kernel GRE", "TUN"}  # endpoints need one of them
 FEATURES = (
     Feature(
         "network namespaces", "mnexec -n true", True, "nodes are namespaces", "this kernel, or container, forbids them"
     ),
+    Feature("kernel parameters", PARAMETERS, True, "can be set", READ_ONLY),
     Feature("veth", PAIR, True, "links are veth pairs", "links cannot be made"),
     Feature("IPv6", IPV6, True, "nodes have addresses of both families", "nodes cannot have IPv6 addresses"),
     Feature("ECMP on the 5-tuple", ECMP, True, "flows spread", "no ECMP"),
     Feature("nftables", NFT, True, "packets are counted, power is cut", "no packet counts, no power cuts"),
-    Feature("TUN", TUN, False, "endpoints can decapsulate in a process", "endpoints need kernel GRE"),
+    Feature("TUN", TUN, False, "endpoints can decapsulate in a process", NO_TUN),
     Feature("kernel GRE", GRE, False, "endpoints decapsulate in the kernel", "endpoints need TUN"),
     Feature(
         "netem",

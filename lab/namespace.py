@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -20,12 +21,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import LabError
+from .errors import LabError, Lacking
 
 Result = TypeVar("Result")
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 SYSCTL = Path("/proc/sys")
+READ_ONLY = (
+    "/proc/sys is read-only, as in a container: give it --security-opt systempaths=unconfined (Podman: unmask=ALL)"
+)
 SIOCETHTOOL = 0x8946  # linux/sockios.h
 ETHTOOL_GSTRINGS, ETHTOOL_SFEATURES, ETH_SS_FEATURES = 0x1B, 0x3B, 4  # linux/ethtool.h
 NAME_BYTES, MOST_FEATURES = 32, 256  # ETH_GSTRING_LEN; kernels know some 60
@@ -65,11 +69,16 @@ def _enter(pid: int) -> None:
 
 
 def set_sysctls(values: Mapping[str, str]) -> None:
-    """Sets kernel parameters of the namespace that the caller is in; LabError, naming the one that cannot be set."""
+    """Sets kernel parameters of the namespace that the caller is in; LabError, naming the one that cannot be set.
+
+    Lacking if none can: this is a container.
+    """
     for name, value in values.items():
         try:
             SYSCTL.joinpath(*name.split(".")).write_text(value)
         except OSError as error:
+            if error.errno == errno.EROFS:
+                raise Lacking(f"{name} cannot be set: {READ_ONLY}") from None
             raise LabError(f"{name} cannot be set to {value}: {error.strerror}") from None
 
 

@@ -104,7 +104,7 @@ class LabNode(Node):  # type: ignore[misc]
         try:
             self._set_up(names, sysctls or {}, lines)
         except LabError as error:
-            raise LabError(f"{self.name}: {error}") from None
+            raise type(error)(f"{self.name}: {error}") from None
         self.start_daemons()
         return {}
 

@@ -23,8 +23,9 @@ from lab.waiting import wait_until
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab makes network namespaces, which only root may do")
 
 TIMEOUT_S = 60.0
-WRONG_USE = 2
+WRONG_USE, NO_LAB = 2, 3
 NOTHING, DEAD = "/dev/null", "/bin/false"  # mounted over a program: it is none; it ends at once
+READ_ONLY = "read-only"  # a directory is mounted over itself, as containers have /proc/sys
 
 
 def found(program: str) -> str:
@@ -62,7 +63,10 @@ def up(arguments: str, over: str = "", mounted: str = "") -> tuple[int, str]:
 def _mounting(over: str, mounted: str) -> str:
     if not over:
         return "exec "
-    mount = f"mount -t tmpfs none {over}" if Path(over).is_dir() else f"mount --bind {mounted} {over}"
+    if mounted == READ_ONLY:
+        mount = f"mount --bind {over} {over} && mount -o remount,bind,ro {over}"
+    else:
+        mount = f"mount -t tmpfs none {over}" if Path(over).is_dir() else f"mount --bind {mounted} {over}"
     return f"{mount} && exec "
 
 
@@ -91,6 +95,12 @@ def test_what_cannot_be_is_said_in_a_sentence_and_nothing_is_left(arguments, sai
     ("arguments", "over", "mounted", "said"),
     [
         ("rack", found("bird"), NOTHING, "BIRD is not installed: run make setup"),
+        (
+            "rack",
+            "/proc/sys",
+            READ_ONLY,
+            "/proc/sys is read-only, as in a container: give it --security-opt systempaths",
+        ),
         ("pod --set router=frr", str(PROGRAMS), "", "FRR is not installed, which router=frr asks for"),
         ("rack --set router=frr", f"{PROGRAMS}/zebra", DEAD, "r1's FRR does not run: zebra says: nothing"),
         ("sdn", str(RYU_PYTHON.parents[1]), "", "Ryu's environment .venv-ryu is not there: run make setup"),
@@ -106,3 +116,14 @@ def test_what_this_machine_lacks_is_said_in_a_sentence_and_nothing_is_left(argum
     assert said in complaint, complaint
     assert complaint.count("\n") == 1, complaint
     assert status == WRONG_USE
+
+
+def test_doctor_says_what_a_container_needs():
+    """As Docker starts one that was only given capabilities: without devices, and with /proc/sys read-only."""
+    changed = _mounting("/proc/sys", READ_ONLY).replace("exec ", f"mount --bind {NOTHING} /dev/net/tun && exec ")
+    command = ["unshare", "-m", "sh", "-c", changed + shlex.join([*MAGLAB, "doctor"])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    told = " ".join(done.stdout.split())
+    assert done.returncode == NO_LAB, told
+    for way_out in ("--security-opt systempaths=unconfined", "--device /dev/net/tun"):
+        assert way_out in told
