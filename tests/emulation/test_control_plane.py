@@ -22,6 +22,7 @@ pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
 FEW = 60
 REQUESTS = 40
 TIMEOUT_S = 20.0
+NOBODY_LISTENS = 9
 OUTSIDE, OUTSIDE_AS_BGP_SAYS_IT = "198.51.100.1", bytes([32, 198, 51, 100, 1])  # prefix length, prefix: RFC 4271 §4.3
 
 
@@ -185,16 +186,39 @@ def test_an_endpoint_whose_server_died_is_left_out_by_all_maglevs_and_comes_back
     assert answered["s2"], f"s2 is back and gets no requests: {dict(answered)}"
 
 
-def test_maglevs_without_a_healthy_endpoint_count_what_they_drop_and_recover(lab):
+def test_packets_to_a_pool_without_a_healthy_endpoint_are_dropped_and_counted(lab, edited):
+    """Of another pool the same endpoints are healthy: so the Maglevs do not take themselves for cut off."""
+    changed = copy.deepcopy(lab.document)
+    nobody = {"type": "tcp", "port": NOBODY_LISTENS, "interval_s": 0.2, "timeout_s": 0.2}
+    changed["pools"]["nobody"] = copy.deepcopy(changed["pools"]["web"]) | {"health_check": nobody}
+    next(vip for vip in changed["vips"] if vip["name"] == "www")["pool"] = "nobody"
+    edited(changed)
+    for maglev in lab.maglevs:
+        request(lab.node(maglev).control, "POST", "/reload")
+
+    def missing():
+        pools = {maglev: status(lab, maglev)["pools"]["nobody"] for maglev in lab.maglevs}
+        return "" if all(len(each["unhealthy"]) == len(lab.endpoints) for each in pools.values()) else str(pools)
+
+    wait_until(missing, TIMEOUT_S, "a pool of which nobody is healthy")
+    before = no_backend(lab)
+    done = lab.run("c1", f"curl -s --max-time 1 http://{VIP}/")
+    assert done.returncode == 28, f"expected silence (curl's 28), got exit status {done.returncode}"
+    assert no_backend(lab) > before, "a packet without a healthy backend was not counted as no_backend"
+
+
+def no_backend(lab):
+    statistics = [observe.maglev_view(lab.node(name).control).statistics for name in lab.maglevs]
+    return sum(each["drops"].get("no_backend", 0) for each in statistics)
+
+
+def test_maglevs_that_no_endpoint_answers_withdraw_and_come_back(lab):
+    """Each takes itself for cut off (`maglev.doubt`); so the router tells the client that there is no way."""
     with contextlib.ExitStack() as faults:
         for endpoint in lab.endpoints:
             faults.enter_context(lab.kill(endpoint, "servers"))
-        lab.wait_converged()
+        wait_until(lambda: str(observe.ecmp(lab.node("r1")) or ""), TIMEOUT_S, "withdrawal")
         done = lab.run("c1", f"curl -s --max-time 1 http://{VIP}/")
-        assert done.returncode == 28, f"expected silence (curl's 28), got exit status {done.returncode}"
-        drops = sum(
-            observe.maglev_view(lab.node(m).control).statistics["drops"].get("no_backend", 0) for m in lab.maglevs
-        )
-        assert drops > 0, "a packet without a healthy backend was not counted as no_backend"
+        assert done.returncode == 7, f"expected no way (curl's 7), got exit status {done.returncode}"
     lab.wait_converged()
     assert reached_by(lab, 1)

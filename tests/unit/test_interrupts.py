@@ -9,6 +9,14 @@ import pytest
 from lab import interrupts
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """Has Ctrl-C heeded, which a shell has commands in its background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_what_is_put_off_comes_afterwards():
     done = []
 
