@@ -1,7 +1,8 @@
 """Solutions of exercises, judged for tests: the reference, the starter, and the typical wrong ones.
 
 Wrong solutions are `tests/classroom/NN_name/*.py`. The last lines of their docstrings name the criterion at which they
-fail, and part of what is said, or of a step before it; with several `says:` lines, one of these:
+fail, and part of what is said, or of a step before it; with several `says:` lines, one of these. What they do not do
+themselves they may borrow from the reference:
 
     criterion: table_1
     says: expected B0 in slot 1, got B1
@@ -55,7 +56,7 @@ def meant(path: Path) -> tuple[list[str], list[str]]:
 def judged(exercise: Exercise, asked: Sequence[tuple[Criterion, Path | None]], seed: int = 1) -> list[Judgement]:
     """Judges solutions, None for the reference, each by a criterion, several at once; returns what came, in order."""
     with ThreadPoolExecutor(PROCESSES) as pool:
-        return list(pool.map(lambda one: judge(exercise, *one, seed, 1), asked))
+        return list(pool.map(lambda one: judge(exercise, *one, seed, 1, may_borrow=one[1] in FILES), asked))
 
 
 @cache

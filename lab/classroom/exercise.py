@@ -109,6 +109,12 @@ class Check:
         named = self.module.REFERENCE
         return (named,) if isinstance(named, str) else tuple(named)
 
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Returns those of `references` whose functions a solution may not call: all but `GIVEN`, if there are any."""
+        given = getattr(self.module, "GIVEN", ())
+        return tuple(name for name in self.references if name not in given)
+
     def reference(self) -> ModuleType:
         """Returns what is judged as the reference: a module with all that those modules name, the first's first."""
         modules = [importlib.import_module(name) for name in self.references]

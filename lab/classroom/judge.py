@@ -5,10 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,17 +16,12 @@ from typing import Any
 
 from .account import Account
 from .criteria import LONGEST_SHOWN, Criterion
-from .exercise import ROOT, Exercise
-from .runner import CRASHED, MISSING, NO_LAB, PASSED, RESULT_FD, SKIPPED, WRONG
+from .exercise import Exercise
+from .runner import CRASHED, MISSING, NO_LAB, PASSED, SKIPPED, WRONG
 from .side_by_side import Running, in_order
+from .trial import NOT_BEGUN, TIMED_OUT, Trial
 
-STARTUP_S = 10.0  # for the interpreter and its imports, before a criterion's own seconds begin
-LAB_STARTUP_S = 60.0
-LARGEST_RESULT_BYTES = 1 << 20
 LARGEST_OUTPUT_BYTES = 4096  # of what a student's code prints, from its end
-TIMED_OUT = "timed out"
-NOT_BEGUN = "not begun"
-ALONE = {"OPENBLAS_NUM_THREADS": "1"}  # NumPy starts no threads: without root, a process with any gets no namespace
 
 
 @dataclass(frozen=True)
@@ -145,14 +136,18 @@ def check(
 
 def judge(
     exercise: Exercise, criterion: Criterion, solution: Path | None, seed: int, worth: int,
-    running: Running | None = None, account: Account | None = None,
+    running: Running | None = None, account: Account | None = None, may_borrow: bool = False,
 ) -> Judgement:  # fmt: skip
-    """Judges a solution by one criterion, in a process of its own; worth nothing if it cannot be judged here."""
+    """Judges a solution by one criterion, in a process of its own; worth nothing if it cannot be judged here.
+
+    One that `may_borrow` may leave to the reference what it does not do itself, as wrong ones for tests do.
+    """
     began = time.monotonic()
+    trial = Trial(exercise, criterion, solution, seed, may_borrow)
     with tempfile.TemporaryFile() as output:
-        result, died = _run(exercise, criterion, solution, seed, output, running or Running(), account)
+        result, died = trial.run(output, running or Running(), account)
         printed = _tail(output)
-    status, message, steps, measured = _understood(result, died, criterion)
+    status, message, steps, measured = _understood(result, died, trial)
     worth = 0 if status == SKIPPED else worth
     return Judgement(
         criterion.name, criterion.sentence, criterion.step, status, message, criterion.hint, tuple(steps), printed,
@@ -160,98 +155,12 @@ def judge(
     )  # fmt: skip
 
 
-def _run(
-    exercise: Exercise,
-    criterion: Criterion,
-    solution: Path | None,
-    seed: int,
-    output: Any,
-    running: Running,
-    account: Account | None,
-) -> tuple[bytes, str]:
-    """Runs the judging process; returns its result, and how it ended if it gave none in time."""
-    other = account if criterion.lab is None else None
-    reading, writing = os.pipe()
-    arguments = [str(exercise.directory), criterion.name, str(solution or ""), str(seed)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lab.classroom.runner", *arguments],
-        stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writing], start_new_session=True,
-        env={
-            **os.environ, RESULT_FD: str(writing), "PYTHONPATH": str(ROOT), **(ALONE if criterion.lab is None else {}),
-            **(other.environment if other else {}),
-        },
-        **(other.options if other else {}),
-    )  # fmt: skip
-    os.close(writing)
-    end = partial(_ask_to_end, process, criterion.lab is not None)
-    running.add(end)
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            result = _read(pipe, b"", _startup_s(criterion))
-            if result is None:
-                return b"", NOT_BEGUN
-            if result.startswith(b"\n"):  # all is ready; else it could not even begin
-                result = _read(pipe, result[1:], criterion.seconds)
-        if result is None:
-            return b"", TIMED_OUT
-        return result, "" if result else _end_of(process)
-    finally:
-        running.remove(end)
-        _end(process, gently=criterion.lab is not None)
-
-
-def _startup_s(criterion: Criterion) -> float:
-    return LAB_STARTUP_S if criterion.lab is not None else STARTUP_S
-
-
-def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:
-    """Returns `received` and what comes until the end of a line or of the pipe, None if that takes longer."""
-    deadline = time.monotonic() + limit_s
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while b"\n" not in received and len(received) < LARGEST_RESULT_BYTES:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return None
-            chunk = os.read(pipe.fileno(), 65536)
-            if not chunk:
-                break
-            received += chunk
-        return received
-
-
-def _end_of(process: subprocess.Popen[bytes]) -> str:
-    """Returns how a process ended that gave no result."""
-    try:
-        status = process.wait(STARTUP_S)
-    except subprocess.TimeoutExpired:
-        return "it closed the grader's own files"
-    if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}"
-    return f"it ended the program, with status {status}"
-
-
-def _ask_to_end(process: subprocess.Popen[bytes], gently: bool) -> None:
-    """Has a process end that somebody waits for; one with a lab takes that away first."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM if gently else signal.SIGKILL)
-
-
-def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
-    """Ends the process and its children; one with a lab gets the time to take that away."""
-    if gently and process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STARTUP_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, str, list[str], dict[str, Any]]:
+def _understood(result: bytes, died: str, trial: Trial) -> tuple[str, str, list[str], dict[str, Any]]:
     """Returns a judgement's status, message, steps and measurements."""
+    criterion = trial.criterion
     if died == NOT_BEGUN:
         what, status = ("the lab was", NO_LAB) if criterion.lab is not None else ("the check was", TIMED_OUT)
-        return status, f"{what} not ready after {_startup_s(criterion):g} s: is this machine busy?", [], {}
+        return status, f"{what} not ready after {trial.startup_s:g} s: is this machine busy?", [], {}
     if died == TIMED_OUT:
         return TIMED_OUT, f"it was not done after {criterion.seconds:g} s: is there a loop that does not end?", [], {}
     if died:
@@ -261,10 +170,12 @@ def _understood(result: bytes, died: str, criterion: Criterion) -> tuple[str, st
         status, message, steps = document["status"], str(document["message"]), [str(s) for s in document["steps"]]
         measured = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["measured"].items()}
         measured = {name: pair for name, pair in measured.items() if all(map(isfinite, pair))}  # JSON has no others
+        is_ours = document["secret"] == trial.secret
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        is_ours = False
+    if not is_ours or status not in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED):
         return CRASHED, "it wrote into the grader's own files", [], {}
-    known = status in (PASSED, WRONG, MISSING, CRASHED, NO_LAB, SKIPPED)
-    return (status if known else CRASHED), message, steps, measured
+    return status, message, steps, measured
 
 
 def _tail(output: Any) -> str:

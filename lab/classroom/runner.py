@@ -1,11 +1,12 @@
 """Judges one criterion, in a process of its own: students' code runs here, and nowhere else in the grader.
 
-    python -m lab.classroom.runner EXERCISE CRITERION SOLUTION SEED
+    python -m lab.classroom.runner EXERCISE CRITERION SOLUTION SEED < SECRET
 
-SOLUTION is a file, or "" for the reference. An empty line to the descriptor that the grader has opened says that all is
-ready, and that the criterion's time begins; then comes what came of it, as JSON in a line. What students print goes
-where their standard output goes. Whatever their code does, this process ends, or is ended: it has no more memory than
-`MOST_MEMORY_BYTES`, and the grader's clock runs.
+SOLUTION is a file, or "" for the reference; `BORROWS` in the environment lets it use the reference. The secret is read
+before the student's code is there: a verdict without it is not this program's. An empty line to the descriptor that the
+grader has opened says that all is ready, and that the criterion's time begins; then comes what came of it, as JSON in a
+line. What students print goes where their standard output goes. Whatever their code does, this process ends, or is
+ended: it has no more memory than `MOST_MEMORY_BYTES`, and the grader's clock runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,8 +27,10 @@ from ..errors import errors_in
 from ..own_files import load_module
 from .criteria import Case, Criterion, Skipped, Wrong
 from .exercise import Check, Exercise
+from .own_work import Borrowed, forbid, gaps, guard, not_written
+from .seal import Seal
 
-RESULT_FD = "MAGLAB_RESULT_FD"
+RESULT_FD, BORROWS = "MAGLAB_RESULT_FD", "MAGLAB_BORROWS"
 MOST_MEMORY_BYTES = 2 << 30
 LARGEST_FILE_BYTES = 64 << 20
 PASSED, WRONG, MISSING, CRASHED, NO_LAB = "passed", "wrong", "missing", "crashed", "no lab"
@@ -38,13 +41,15 @@ def main(arguments: list[str]) -> None:
     """Judges what it is told to, says what came of it, and leaves without a look back."""
     directory, name, named, seed = arguments
     solution = Path(named) if named else None
-    result_fd = int(os.environ.pop(RESULT_FD))
+    result_fd, may_borrow = int(os.environ.pop(RESULT_FD)), bool(os.environ.pop(BORROWS, ""))
     os.set_inheritable(result_fd, False)
+    secret = _only_reader_of(sys.stdin.fileno())
     exercise = Exercise(Path(directory))
     check = exercise.check()
     criterion = check.criteria[name]
     case = Case(int(seed))
 
+    encode, write = json.JSONEncoder().encode, os.write  # as they are now, whatever a student's code makes of them
     begun: list[bool] = []
 
     def ready() -> None:
@@ -52,18 +57,32 @@ def main(arguments: list[str]) -> None:
             os.write(result_fd, b"\n")
         begun.append(True)
 
+    wanted = gaps(exercise.starter) if solution and not may_borrow else []
     if lacking := criterion.lacks():
         status, message = SKIPPED, lacking
     elif criterion.lab is None:
         _limit()
-        status, message = _judged(criterion, case, check, solution, ready)
+        status, message = _judged(criterion, case, check, solution, wanted, ready)
+    elif borrowed := solution and not_written(solution, wanted, check.withheld):
+        status, message = WRONG, borrowed
     else:
         status, message = _judged_in_lab(criterion, case, check.student(solution), ready)
     ready()  # where no lab could be started it has not been said yet
     document = {"status": status, "message": message, "steps": case.steps[-40:], "measured": case.measured}
-    os.write(result_fd, json.dumps(document).encode() + b"\n")
+    document["secret"] = secret
+    write(result_fd, encode(document).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)
+
+
+def _only_reader_of(descriptor: int) -> str:
+    """Returns what there is to read, and leaves nothing to read."""
+    with os.fdopen(os.dup(descriptor), encoding="ascii") as given:
+        text = given.read()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+    return text
 
 
 def _limit() -> None:
@@ -74,15 +93,29 @@ def _limit() -> None:
 
 
 def _judged(
-    criterion: Criterion, case: Case, check: Check, solution: Path | None, ready: Callable[[], None]
+    criterion: Criterion, case: Case, check: Check, solution: Path | None, wanted: Sequence[str],
+    ready: Callable[[], None],
+) -> tuple[str, str]:  # fmt: skip
+    """Judges here; and if that was changed by which it is judged, that is the verdict."""
+    if solution:
+        guard(solution, wanted, check.withheld)
+    seal = Seal()
+    ready()
+    verdict = _verdict(criterion, case, check, solution, wanted)
+    changed = seal.broken()
+    return (CRASHED, changed) if changed else verdict
+
+
+def _verdict(
+    criterion: Criterion, case: Case, check: Check, solution: Path | None, wanted: Sequence[str]
 ) -> tuple[str, str]:
     try:
-        ready()
         student = load_module(solution, "solution") if solution else check.reference()
+        forbid(student, wanted, check.withheld)
         criterion.judge(student, case)
     except Skipped as skipped:
         return SKIPPED, str(skipped)
-    except Wrong as wrong:
+    except (Wrong, Borrowed) as wrong:
         return WRONG, str(wrong)
     except NotImplementedError as gap:
         return MISSING, str(gap)

@@ -10,12 +10,13 @@ import textwrap
 import pytest
 import typer
 
-from lab.classroom import commands, judge
+from lab.classroom import commands, trial
 from lab.classroom.criteria import Case, Wrong, shown
 from lab.classroom.exercise import Exercise
 from lab.classroom.grades import gradescope
 from lab.classroom.judge import Judgement, check
 from lab.classroom.leaderboard import keep
+from lab.classroom.own_work import not_written
 from lab.classroom.runner import NO_LAB
 from lab.errors import WrongUse
 from lab.waiting import wait_until
@@ -138,9 +139,159 @@ def test_a_file_that_cannot_be_run_fails_every_criterion_in_a_sentence(judged, t
     assert all("solution.py" in each.message for each in found.values())
 
 
-def test_judging_leaves_no_process(judged):
+FORGED = {
+    "patched": """
+        import lab.classroom.criteria as criteria
+        criteria.Case.expect = criteria.Case.expect_that = criteria.Case.wrong = lambda *words: None
+    """,
+    "other code": """
+        import lab.classroom.criteria as criteria
+        criteria.Case.expect.__code__ = (lambda *words: None).__code__
+    """,
+    "another verdict": """
+        import json
+        theirs = json.JSONEncoder.encode
+        json.JSONEncoder.encode = lambda self, verdict: theirs(self, {**verdict, "status": "passed"})
+    """,
+    "builtins": """
+        import builtins
+        builtins.bool = lambda *words: True
+    """,
+}
+
+
+@pytest.mark.parametrize("how", FORGED)
+def test_who_changes_the_check_does_not_pass(judged, how):
+    found = judged(textwrap.dedent(FORGED[how]) + "def is_prime(n): return True\n")["knows_primes"]
+    assert (found.status, found.points) == ("crashed", 0), found
+    assert found.message.startswith("it changed ")
+    assert found.message.endswith(", by which it is judged")
+
+
+@pytest.mark.parametrize("ending", ["", "os._exit(0)"])
+def test_a_verdict_that_is_written_by_the_solution_does_not_count(judged, ending):
+    found = judged(f"""
+        import json, os
+        verdict = {{"status": "passed", "message": "", "steps": [], "measured": {{}}, "secret": ""}}
+        for descriptor in range(3, 64):
+            try: os.write(descriptor, json.dumps(verdict).encode() + b"\\n")
+            except OSError: pass
+        {ending}
+        def is_prime(n): return True
+    """)["knows_primes"]
+    assert (found.status, found.points) == ("crashed", 0), found
+    assert found.message == "it wrote into the grader's own files"
+
+
+BORROWED = {
+    "imported": (
+        "from maglev.primes import is_prime",
+        "is_prime is imported from maglev.primes, which is the reference",
+    ),
+    "all": ("from maglev.primes import *", "is_prime is imported from maglev.primes, which is the reference"),
+    "elsewhere": ("from maglev.config_forwarder import is_prime", "is_prime is imported from maglev.primes, which is"),
+    "called": (
+        "import maglev.primes\ndef is_prime(n): return maglev.primes.is_prime(n)",
+        "line 2 of solution.py calls maglev.primes.is_prime, which is the reference: write it yourself",
+    ),
+    "swallowed": (
+        "import maglev.primes as p\ndef is_prime(n):\n try: return p.is_prime(n)\n except Exception: return True",
+        "line 3 of solution.py calls maglev.primes.is_prime, which is the reference",
+    ),
+    "in a string": (
+        "import maglev.primes\ndef is_prime(n): return eval('maglev.primes.is_prime(n)')",
+        "line 1 of solution.py calls maglev.primes.is_prime, which is the reference",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BORROWED)
+def test_the_reference_is_no_solution(judged, how):
+    solution, says = BORROWED[how]
+    found = judged(f"{solution}\ndef nearest_primes(n): return (7, 11)\n")
+    assert found["knows_primes"].status == "wrong"
+    assert found["knows_primes"].message.startswith(says)
+    assert found["finds_the_nearest"].status == "passed", "what one has written oneself counts"
+
+
+def test_what_is_given_may_be_used(exercise, judged):
+    """`nearest_primes` is no gap of this starter; and the reference's own calls of what is one are its own business."""
+    found = judged("from maglev.primes import nearest_primes\ndef is_prime(n): return n == 7\n")
+    assert [each.status for each in found.values()] == ["passed", "passed"]
+    check_py = exercise.directory / "check.py"
+    check_py.write_text(check_py.read_text() + '\nGIVEN = ("maglev.primes",)\n')
+    assert judged("from maglev.primes import *\n")["knows_primes"].status == "passed"
+
+
+CLASSES = """
+from lab.classroom import criterion
+
+REFERENCE = "maglev.limits"
+
+@criterion(step=1, hint="", seconds=1)
+def takes(student, case):
+    \"\"\"It takes.\"\"\"
+    case.expect(student.Budget(1).take(0.0), True, "whether it takes")
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("pass", "Budget.take is inherited, and not written"),
+        ("def take(self, now): return super().take(now)", "line 3 of solution.py calls maglev.limits.Budget.take"),
+        ("take = Given.take", "Budget.take is inherited, and not written"),
+        ("def take(self, now): return True", ""),
+    ],
+)
+def test_methods_are_written_and_not_inherited(exercise, judged, body, says):
+    (exercise.directory / "check.py").write_text(CLASSES)
+    (exercise.directory / "starter.py").write_text(
+        "class Budget:\n    def take(self, now): raise NotImplementedError('step 1: take')\n"
+    )
+    found = judged(f"from maglev.limits import Budget as Given\nclass Budget(Given):\n    {body}\n")["takes"]
+    assert (found.status == "passed") == (not says), found
+    assert found.message.startswith(says)
+    alone = judged("from maglev.limits import Budget\n")["takes"]
+    assert alone.message == "Budget is imported from maglev.limits, which is the reference: write it yourself"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("from maglev.primes import is_prime\n", "is_prime is imported from maglev.primes"),
+        ("from maglev.primes import *\n", "is_prime is imported from maglev.primes"),
+        ("from maglev.primes import is_prime as theirs\ndef is_prime(n): return n == 7\n", ""),
+        ("from maglev.primes import *\nis_prime = lambda n: n == 7\n", ""),
+        ("def f(:", ""),
+    ],
+)
+def test_it_is_known_without_running_it_what_is_not_written(tmp_path, text, says):
+    """For criteria that need a lab: the process that judges there runs nothing of a student's."""
+    solution = tmp_path / "solution.py"
+    solution.write_text(text)
+    assert not_written(solution, ["is_prime"], ("maglev.primes",)).startswith(says or "")
+    assert bool(not_written(solution, ["is_prime"], ("maglev.primes",))) == bool(says)
+
+
+STARTED = {
+    "a child": "import subprocess\ndef is_prime(n):\n    subprocess.Popen(['sleep', '601'])\n    while True: pass\n",
+    "a daemon": (
+        "import os, subprocess\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        subprocess.Popen(['sleep', '601'], start_new_session=True)\n"
+        "    os._exit(0)\n"
+        "def is_prime(n): return n == 7\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", STARTED)
+def test_judging_leaves_no_process(judged, how):
     before = set(os.listdir("/proc"))
-    judged("import subprocess\ndef is_prime(n):\n    subprocess.Popen(['sleep', '601'])\n    while True: pass\n")
+    judged(STARTED[how])
 
     def sleeping():
         new = set(os.listdir("/proc")) - before
@@ -338,8 +489,8 @@ def test_what_takes_too_long_to_begin_is_not_blamed_on_the_students_loops(
     exercise, judged, monkeypatch, lab, status, said
 ):
     """As on a machine on which forty others are at work."""
-    monkeypatch.setattr(judge, "STARTUP_S", 0.0)
-    monkeypatch.setattr(judge, "LAB_STARTUP_S", 0.0)
+    monkeypatch.setattr(trial, "STARTUP_S", 0.0)
+    monkeypatch.setattr(trial, "LAB_STARTUP_S", 0.0)
     (exercise.directory / "check.py").write_text(CHECK.replace(", seconds=1)", f", seconds=1{lab})"))
     for each in judged(RIGHT).values():
         assert (each.status, each.message) == (status, f"{said} after 0 s: is this machine busy?")

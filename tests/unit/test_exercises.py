@@ -10,6 +10,7 @@ import csv
 import re
 
 import pytest
+from honest import honest
 from solutions import (
     ALL,
     FILES,
@@ -41,6 +42,14 @@ def test_the_reference_passes(name):
     found = by_all(ALL[name], None)
     expect_passed(found)
     assert sum(each.seconds for each in found) < PROCESSES * LONGEST_S
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_the_reference_does_written_by_a_student_passes(name, tmp_path):
+    """Nothing in it is found to be borrowed, or to change the check."""
+    solution = tmp_path / "solution.py"
+    solution.write_text(honest(ALL[name]))
+    expect_passed(by_all(ALL[name], solution))
 
 
 @pytest.mark.parametrize("name", ALL)
