@@ -138,6 +138,7 @@ def one_exercise(autograder, check, solution):
     directory.mkdir()
     (directory / "check.py").write_text(check)
     (directory / "README.md").write_text("# 99. Small\n")
+    (directory / "starter.py").write_text("")
     names = [line.split("(")[0].removeprefix("def ") for line in check.splitlines() if line.startswith("def ")]
     with open(exercises / "points.csv", "a") as file:
         file.writelines(f"99_small,{name},3\n" for name in names)
