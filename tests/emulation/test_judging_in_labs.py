@@ -43,6 +43,7 @@ def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("exercises") / "01_small"
     directory.mkdir()
     (directory / "check.py").write_text(CHECK)
+    (directory / "starter.py").write_text(SOLUTION.format('NotImplementedError("step 2: choose")'))
     gap, fault = directory / "gap.py", directory / "fault.py"
     gap.write_text(SOLUTION.format('NotImplementedError("step 2: choose")'))
     fault.write_text(SOLUTION.format('ValueError("no idea")'))
