@@ -54,12 +54,13 @@ def not_written(solution: Path, wanted: Iterable[str], references: Sequence[str]
     except (SyntaxError, ValueError):
         return ""
     defined = {name for node in tree.body for name in _bound_by(node)}
-    imported = {name: module for node in tree.body for name, module in _imported_by(node) if module in references}
+    methods = {method for _, _, method in (name.partition(".") for name in defined) if method}  # a base may have it
+    imported = {name: module for node in tree.body for name, module in _imported_by(node, references)}
     for name in wanted:
         head, _, method = name.partition(".")
-        if head not in defined and (module := imported.get(head) or imported.get("*")):
+        if head not in defined and (module := imported.get(head)):
             return f"{head} is imported from {module}, which is the reference: write it yourself"
-        if method and head in defined and name not in defined:
+        if method and head in defined and method not in methods:
             return f"{name} is inherited, and not written"
     return ""
 
@@ -75,10 +76,12 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
             yield target.id
 
 
-def _imported_by(node: ast.stmt) -> Iterator[tuple[str, str]]:
-    """Yields name and module of what a statement imports by `from … import`."""
-    if isinstance(node, ast.ImportFrom) and node.module:
-        yield from ((each.asname or each.name, node.module) for each in node.names)
+def _imported_by(node: ast.stmt, references: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields name and module of what a statement imports from the references, by `from … import`."""
+    if isinstance(node, ast.ImportFrom) and node.module in references:
+        for each in node.names:
+            names = list(vars(importlib.import_module(node.module))) if each.name == "*" else [each.asname or each.name]
+            yield from ((name, node.module) for name in names)
 
 
 def guard(solution: Path, wanted: Sequence[str], references: Sequence[str]) -> None:

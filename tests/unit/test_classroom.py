@@ -259,6 +259,11 @@ def test_methods_are_written_and_not_inherited(exercise, judged, body, says):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("class Budget(Given): pass\n", "Budget.take is inherited, and not written"),
+        ("class Budget(Given):\n    def take(self, now): return True\n", ""),
+        ("class Mine:\n    def take(self, now): return True\nclass Budget(Mine, Given): pass\n", ""),
+        ("Budget = Given\n", "Budget.take is inherited, and not written"),
+        ("", "Budget is imported from maglev.limits"),
         ("from maglev.primes import is_prime\n", "is_prime is imported from maglev.primes"),
         ("from maglev.primes import *\n", "is_prime is imported from maglev.primes"),
         ("from maglev.primes import is_prime as theirs\ndef is_prime(n): return n == 7\n", ""),
@@ -269,9 +274,12 @@ def test_methods_are_written_and_not_inherited(exercise, judged, body, says):
 def test_it_is_known_without_running_it_what_is_not_written(tmp_path, text, says):
     """For criteria that need a lab: the process that judges there runs nothing of a student's."""
     solution = tmp_path / "solution.py"
-    solution.write_text(text)
-    assert not_written(solution, ["is_prime"], ("maglev.primes",)).startswith(says or "")
-    assert bool(not_written(solution, ["is_prime"], ("maglev.primes",))) == bool(says)
+    imports = "" if "prime" in text or "f(:" in text else "from maglev.limits import Budget as Given, Budget\n"
+    solution.write_text(imports + text)
+    wanted, references = ["Budget.take", "is_prime"], ("maglev.limits", "maglev.primes")
+    found = not_written(solution, wanted, references)
+    assert found.startswith(says)
+    assert bool(found) == bool(says)
 
 
 STARTED = {
