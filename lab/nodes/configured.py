@@ -56,6 +56,7 @@ class Maglev(ConfiguredNode):
             "exabgp_api_cli": "false",
             "exabgp_log_destination": "stderr",
             "exabgp_tcp_attempts": "0",
+            "RES_OPTIONS": "attempts:0",  # it asks for its machine's name, and waits 5 s where no name server answers
             "exabgp_reactor_speed": "10",  # it looks every 100 ms, not 10, when nothing comes: a lab has many of it
         }
         self.start("exabgp", [exabgp, "server", str(self.directory / "exabgp.conf")], **environment)

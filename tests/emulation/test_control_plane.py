@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import shlex
 import signal
 import stat
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.utils import rdpcap
 from wires import VIP, VIP6, Tap, curl, filtered_by_bird, status
 
 from lab import observe
-from lab.nodes import CONFIG, write_config
+from lab.nodes import CONFIG, ROOT, write_config
 from lab.waiting import wait_until
 from maglev.engine.control import ControlError, request
 
@@ -22,7 +27,7 @@ pytestmark = pytest.mark.topology("rack", maglevs=3, endpoints=4)
 FEW = 60
 REQUESTS = 40
 TIMEOUT_S = 20.0
-NOBODY_LISTENS = 9
+NOBODY_LISTENS, DNS_PORT, BGP_PORT = 9, 53, 179
 OUTSIDE, OUTSIDE_AS_BGP_SAYS_IT = "198.51.100.1", bytes([32, 198, 51, 100, 1])  # prefix length, prefix: RFC 4271 §4.3
 
 
@@ -222,3 +227,29 @@ def test_maglevs_that_no_endpoint_answers_withdraw_and_come_back(lab):
         assert done.returncode == 7, f"expected no way (curl's 7), got exit status {done.returncode}"
     lab.wait_converged()
     assert reached_by(lab, 1)
+
+
+# A machine whose name nobody knows
+
+
+NAMELESS = """
+import sys
+from lab import Lab
+with Lab("rack", maglevs=1, endpoints=1, clients=1, pcap=sys.argv[1]):
+    pass
+"""
+
+
+def test_nobody_asks_a_name_server(tmp_path):
+    """None is reached from within a lab: where the machine's name is in no file, a daemon would wait for seconds."""
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text("nameserver 192.0.2.200\n")
+    alone = f"mount --bind {resolver} /etc/resolv.conf && hostname nowhere-known && exec"
+    command = f"{alone} {shlex.join([sys.executable, '-c', NAMELESS, str(tmp_path / 'pcap')])}"
+    subprocess.run(["unshare", "--mount", "--uts", "sh", "-c", command], cwd=ROOT, timeout=120, check=True)
+    captures = list((tmp_path / "pcap").glob("*.pcap*"))
+    packets = [packet for file in captures for packet in rdpcap(str(file))]
+    assert any(TCP in packet and packet[TCP].dport == BGP_PORT for packet in packets), (
+        "the test is void: nothing was seen"
+    )
+    assert [packet.summary() for packet in packets if UDP in packet and packet[UDP].dport == DNS_PORT] == []
