@@ -118,6 +118,7 @@ def _guarded(function: Callable[..., Any], name: str, solution: str) -> Callable
             raise Borrowed(f"{where} calls {name}, which is the reference: write it yourself")
         return function(*arguments, **options)
 
+    del vars(called)["__wrapped__"]  # or the function itself could be had from it
     vars(called)[GUARDED] = True
     return called
 

@@ -68,9 +68,8 @@ def main(arguments: list[str]) -> None:
     else:
         status, message = _judged_in_lab(criterion, case, check.student(solution), ready)
     ready()  # where no lab could be started it has not been said yet
-    document = {"status": status, "message": message, "steps": case.steps[-40:], "measured": case.measured}
-    document["secret"] = secret
-    write(result_fd, encode(document).encode() + b"\n")
+    told = {"status": status, "message": message, "steps": case.steps[-40:], "measured": case.measured}
+    write(result_fd, encode({**told, "secret": secret}).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)
 

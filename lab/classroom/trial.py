@@ -93,7 +93,8 @@ class Trial:
 
     def _environment(self, result_fd: int) -> Mapping[str, str]:
         own = {RESULT_FD: str(result_fd), MARK: self.mark, "PYTHONPATH": str(ROOT)}
-        return {**own, **({BORROWS: "yes"} if self.may_borrow else {}), **(ALONE if self.criterion.lab is None else {})}
+        borrows = {BORROWS: "yes" if self.may_borrow else ""}  # whatever the environment says so far
+        return {**own, **borrows, **(ALONE if self.criterion.lab is None else {})}
 
 
 def _read(pipe: Any, received: bytes, limit_s: float) -> bytes | None:

@@ -17,7 +17,7 @@ from lab.classroom.grades import gradescope
 from lab.classroom.judge import Judgement, check
 from lab.classroom.leaderboard import keep
 from lab.classroom.own_work import not_written
-from lab.classroom.runner import NO_LAB
+from lab.classroom.runner import BORROWS, NO_LAB
 from lab.errors import WrongUse
 from lab.waiting import wait_until
 
@@ -198,6 +198,10 @@ BORROWED = {
         "import maglev.primes as p\ndef is_prime(n):\n try: return p.is_prime(n)\n except Exception: return True",
         "line 3 of solution.py calls maglev.primes.is_prime, which is the reference",
     ),
+    "unwrapped": (
+        "import maglev.primes as p\nis_prime = getattr(p.is_prime, '__wrapped__', p.is_prime)",
+        "is_prime is imported from maglev.primes, which is the reference",
+    ),
     "in a string": (
         "import maglev.primes\ndef is_prime(n): return eval('maglev.primes.is_prime(n)')",
         "line 1 of solution.py calls maglev.primes.is_prime, which is the reference",
@@ -212,6 +216,11 @@ def test_the_reference_is_no_solution(judged, how):
     assert found["knows_primes"].status == "wrong"
     assert found["knows_primes"].message.startswith(says)
     assert found["finds_the_nearest"].status == "passed", "what one has written oneself counts"
+
+
+def test_nobody_may_borrow_by_the_environment(judged, monkeypatch):
+    monkeypatch.setenv(BORROWS, "yes")
+    assert judged("from maglev.primes import is_prime\n")["knows_primes"].status == "wrong"
 
 
 def test_what_is_given_may_be_used(exercise, judged):
