@@ -18,7 +18,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,20 +139,14 @@ class Site:
 
     def clean(self, deadline_s: float = 5.0) -> int:
         """Kills this lab's processes and removes its files; returns how many processes there were."""
-        killed = set()
-        give_up = time.monotonic() + deadline_s
-        while (living := self.processes()) and time.monotonic() < give_up:
-            for process in living:
-                process.kill()
-                killed.add(process.pid)
-            time.sleep(0.005)
+        killed = _kill(self.processes, deadline_s)
         for path in self.paths():
             _remove(path)
         with _registered():
             _remove(self.directory)
             with contextlib.suppress(OSError):
                 RUN_DIRECTORY.rmdir()  # only when this was the last lab
-        return len(killed)
+        return killed
 
 
 def _remove(path: Path) -> None:
@@ -215,18 +209,26 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def end_all(variable: str, value: str, deadline_s: float = 5.0) -> None:
-    """Kills all processes that were started with this in their environment, and what they start meanwhile.
+    """Kills all processes that were started with this in their environment, and what they start meanwhile."""
+    _kill(lambda: [each for each in _carriers(variable, value) if each.alive], deadline_s)
+
+
+def _kill(look: Callable[[], list[Process]], deadline_s: float) -> int:
+    """Kills whom one finds who looks for them, until there is nobody; returns how many there were.
 
     One that ends while all are looked through may have a child that is not among them: so twice nobody is nobody.
     """
+    killed = set()
     give_up = time.monotonic() + deadline_s
     in_vain = 0
     while in_vain < 2 and time.monotonic() < give_up:
-        living = [each for each in _carriers(variable, value) if each.alive]
+        living = look()
         in_vain = 0 if living else in_vain + 1
         for process in living:
             process.kill()
+            killed.add(process.pid)
         time.sleep(0.005)
+    return len(killed)
 
 
 def _carriers(variable: str, value: str) -> Iterator[Process]:
