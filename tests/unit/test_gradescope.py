@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,9 @@ def needs_none(student, case):
 @pytest.fixture
 def autograder():
     """The directory that is /autograder at Gradescope, with the archive unpacked; others may look into it."""
+    closed = [place for place in (ROOT, *ROOT.parents) if not place.stat().st_mode & stat.S_IXOTH]
+    if os.geteuid() == 0 and closed:
+        pytest.skip(f"students' code is run as nobody, who may not enter {closed[0]}")
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         place = Path(directory)

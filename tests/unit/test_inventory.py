@@ -14,7 +14,13 @@ from lab.site import ID_VARIABLE, Process, Site
 from lab.waiting import wait_until
 
 TIMEOUT_S = 10.0
-BUSY = "sum(range(3_000_000)); print('ready', flush=True); __import__('time').sleep(1000)"
+BUSY = """
+import time
+while time.process_time() < 0.2:
+    pass
+print("ready", flush=True)
+time.sleep(1000)
+"""
 
 
 @pytest.fixture
